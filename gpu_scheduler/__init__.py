@@ -1,0 +1,1 @@
+"""Accelerator flavours, inventory and claims."""

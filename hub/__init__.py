@@ -1,0 +1,1 @@
+"""Composition: settings, wiring, command line, JupyterHub configuration, and the documents and control web services."""

@@ -1,0 +1,1 @@
+"""Sign-in: local accounts, and OpenID Connect by settings."""

@@ -1,0 +1,1 @@
+"""The command `minicolab`. One module a group of commands; exit codes in hub.cli.common."""

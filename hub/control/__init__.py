@@ -1,0 +1,1 @@
+"""The control service: runtimes, sessions and their limits, mounts and consent."""

@@ -1,0 +1,85 @@
+"""`python -m hub.control --state DIR`: the control service. One instance acts at a time."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hub.settings import Service
+    from spawner.ports import RuntimeBackend
+
+HEADROOM_BYTES = 64 << 10  # above the API's own limit, so that it is the API that refuses, with a sentence
+TRY_LATER = 75
+EXIT_SETTINGS = 78
+log = logging.getLogger("hub.control")
+
+
+def main(backend: RuntimeBackend | None = None) -> int:
+    """Run until told to stop; return the exit status: 75 when another instance acts, 78 when settings are refused.
+
+    `backend` None: the one the settings name.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see hub.jupyterhub_process
+    parser = argparse.ArgumentParser(prog="python -m hub.control", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="the installation's folder")
+    state = parser.parse_args().state.resolve()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from hub.control.lease import Held, Lease
+    from hub.settings import SettingsError, load_service
+
+    try:
+        service = load_service(state)
+        lease = Lease(state / "run" / "control.lock")
+    except SettingsError as error:
+        log.critical("%s", error)
+        return EXIT_SETTINGS
+    except Held as held:
+        log.critical("%s", held)
+        return TRY_LATER
+    try:
+        return asyncio.run(serve(service, backend))
+    finally:
+        lease.release()
+
+
+async def serve(service: Service, backend: RuntimeBackend | None = None) -> int:
+    """Serve until SIGTERM, SIGINT, or until another instance has taken over; return the exit status."""
+    from tornado.httpserver import HTTPServer
+
+    from hub.control.app import make_app, make_control
+    from hub.web.body import MAX_BODY_BYTES
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    control = make_control(service, backend)
+    app = make_app(control)
+    await control.orchestrator.recover()  # before the first request: rows are carried once, by one task
+    most = MAX_BODY_BYTES + HEADROOM_BYTES
+    server = HTTPServer(app, max_body_size=most, max_buffer_size=most, xheaders=True)
+    server.listen(service.ports.control, "127.0.0.1")
+    log.info("control answers at port %d", service.ports.control)
+    tick = asyncio.create_task(control.orchestrator.tick_for_ever(), name="tick")
+    ends = [asyncio.create_task(e.wait()) for e in (stop, control.orchestrator.fenced)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    server.stop()
+    for task in (tick, *ends):
+        task.cancel()
+    await asyncio.gather(tick, *ends, return_exceptions=True)
+    await control.orchestrator.close()
+    await control.files.close()
+    await app.settings["identity"].close()
+    if control.orchestrator.fenced.is_set():
+        log.critical("another control service has taken over; this one changes nothing any more and ends")
+        return TRY_LATER
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

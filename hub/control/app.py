@@ -1,0 +1,106 @@
+"""Put the control service together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tornado import web
+
+from gpu_scheduler.nvml import NvmlInventory
+from gpu_scheduler.service import Accelerators
+from hub.control import handlers, pages
+from hub.control.consent import ConsentStore, make_server
+from hub.control.files import Files
+from hub.control.handlers import Control
+from hub.control.hub_client import HubClient
+from hub.control.idempotency import IdempotencyKeys
+from hub.control.orchestrator import Orchestrator
+from hub.settings import Service
+from hub.web.gate import GatedApplication
+from hub.web.handlers import NotFoundHandler
+from hub.web.identity import HubIdentity, IdentitySettings
+from hub.wiring import make_backend, make_drive
+from quota.clock import SystemClock
+from quota.service import Sessions
+from quota.sql import SqlLedger, create_engine
+from spawner.ports import RuntimeBackend
+
+PREFIX = "/services/control/"
+RUNTIME = r"(r-[a-z2-7]{12})"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BUSY_SECONDS = 1.0  # the database is control's own: a longer lock is answered with 503, not waited for
+
+
+def make_control(service: Service, backend: RuntimeBackend | None = None) -> Control:
+    """Return the parts of the service, wired, as the one instance that acts. `backend` None: the one the settings name."""
+    clock = SystemClock()
+    engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
+    sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
+    epoch = sessions.ledger.take_over(f"process {os.getpid()}", clock.now())
+    hub = HubClient(service.hub_api_url, service.control_token)
+    return Control(
+        service=service,
+        sessions=sessions,
+        orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, epoch),
+        files=Files(f"http://127.0.0.1:{service.ports.documents}"),
+        keys=IdempotencyKeys(engine, clock),
+        accelerators=Accelerators(NvmlInventory()),
+        consent=ConsentStore(engine, sessions.ledger, clock),
+        drive=make_drive(service),
+        clock=clock,
+    )
+
+
+def make_app(control: Control) -> web.Application:
+    """Return the web application."""
+    service = control.service
+    identity = HubIdentity(
+        IdentitySettings(
+            hub_api_url=service.hub_api_url,
+            api_token=service.control_token,
+            service_name="control",
+            oauth_client_id="service-documents",
+            oauth_redirect_uri=f"{service.app_origin}/services/documents/oauth_callback",
+            hub_public_url=service.hub_public_url,
+            app_origin=service.app_origin,
+            cookie_secret=service.key("session"),
+            secure_cookies=service.settings.service.https,
+        ),
+        control.clock,
+    )
+    api = PREFIX + "api/v1/"
+    routes = [
+        (PREFIX + "healthz", handlers.HealthHandler),
+        (api + "runtimes", handlers.RuntimesHandler),
+        (api + f"runtimes/{RUNTIME}", handlers.RuntimeHandler),
+        (api + f"runtimes/{RUNTIME}/events", handlers.EventsHandler),
+        (api + f"runtimes/{RUNTIME}/token", handlers.TokenHandler),
+        (api + f"runtimes/{RUNTIME}/keep", handlers.KeepHandler),
+        (api + f"runtimes/{RUNTIME}/resources", handlers.ResourcesHandler),
+        (api + f"runtimes/{RUNTIME}/mounts", handlers.MountsHandler),
+        (api + "sessions", handlers.SessionsHandler),
+        (api + "accelerators", handlers.AcceleratorsHandler),
+        (api + "environment", handlers.EnvironmentHandler),
+        (api + "isolation", handlers.IsolationHandler),
+        (api + "admin/runtimes", handlers.AdminRuntimesHandler),
+        (api + f"admin/runtimes/{RUNTIME}", handlers.AdminRuntimeHandler),
+        (PREFIX + "oauth/authorize", pages.AuthorizeHandler),
+        (PREFIX + "oauth/token", pages.OAuthTokenHandler),
+        (PREFIX + "admin", pages.AdminPageHandler),
+        (PREFIX + ".*", NotFoundHandler),
+        (
+            r"/.*",
+            pages.CanonicalHostHandler,
+            {"app_origin": service.app_origin, "api_host": service.settings.service.api_host},
+        ),
+    ]
+    return GatedApplication(
+        routes,  # type: ignore[arg-type]  # tornado's own type forbids the mixed tuples it accepts
+        control=control,
+        identity=identity,
+        oauth_server=make_server(control.consent),
+        template_path=str(Path(__file__).parent / "templates"),
+        default_handler_class=NotFoundHandler,
+        log_function=lambda handler: None,
+    )

@@ -1,0 +1,40 @@
+"""What a fault of the database or of a backend looks like to a caller: a code, a sentence, and when to try again."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import DBAPIError
+
+from hub.web.errors import ApiError
+from quota.ports import Fenced
+from spawner.ports import BackendError
+
+BACKEND_STATUS = {
+    "not_mounted": 404,
+    "no_such_runtime": 410,
+    "bad_mountpoint": 400,
+    "mountpoint_in_use": 409,
+    "mountpoint_not_empty": 409,
+}
+
+
+def as_api_error(error: BaseException | None) -> ApiError | None:
+    """Return the answer for an error of ours, None when it is not one of those that are expected."""
+    if isinstance(error, BackendError):
+        status = BACKEND_STATUS.get(error.code, 503)
+        return ApiError(status, error.code, str(error), headers=_later(5) if status == 503 else {})
+    if isinstance(error, Fenced):
+        message = "Another control service has taken over. Try again in a moment."
+        return ApiError(503, "not_in_charge", message, headers=_later(2))
+    if isinstance(error, DBAPIError):
+        text = str(error.orig).lower()
+        if "locked" in text or "busy" in text:
+            return ApiError(503, "db_busy", "The database is busy. Try again in a moment.", headers=_later(2))
+        if "disk is full" in text or "no space" in text:
+            return ApiError(507, "disk_full", "The service's disk is full; nothing was changed.")
+        message = "The database of the service can not be used now; nothing was changed."
+        return ApiError(503, "db_unavailable", message, headers=_later(30))
+    return None
+
+
+def _later(seconds: int) -> dict[str, str]:
+    return {"Retry-After": str(seconds)}

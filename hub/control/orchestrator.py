@@ -1,0 +1,432 @@
+"""Carry a runtime from intent to end: intent → act → observe.
+
+The row is committed before the hub is asked. What happens afterwards is found by looking: at the hub's progress while it
+starts, at the supervisor's connection while it lives. Every few seconds, and after a restart, rows, the machine and the hub
+are compared, and what does not fit is ended or taken up again (R1), so a step that was lost is repeated whoever died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from hub.control.events import Channel, Channels
+from hub.control.hub_client import HubClient, HubDown, HubRefused
+from hub.control.views import session_model
+from hub.settings import Service
+from hub.wiring import environment_status
+from quota import policy
+from quota.model import LIVE, Limits, Reason, Session, State
+from quota.ports import Fenced
+from quota.service import Sessions
+from spawner.model import PHASE_SENTENCES, EndReason, Observed, Phase
+from spawner.ports import BackendError, RuntimeBackend
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 5.0
+HUB_PATIENCE_SECONDS = 60.0
+ENVIRONMENT_LOOK_SECONDS = 0.5
+START_TRIES = 2
+STOP_GRACE_SECONDS = 3.0
+OVERDUE_GRACE_SECONDS = 3.0  # the supervisor ends its runtime by itself; this is for one that does not
+LATEST_USE_SECONDS = 1.0  # uses closer together than this are one
+LOST = "lost"
+
+USER_DELETED = Reason("user_deleted", "The runtime was ended by its user.")
+MACHINE_RESTARTED = Reason("machine_restarted", "The computer the runtime ran on was restarted.")
+STOPPED_STATES = (State.ENDED, State.FAILED)
+
+
+class _Failed(Exception):
+    """A start that will not succeed."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+class Orchestrator:
+    """The living runtimes of one installation. One instance acts at a time (hub.control.lease)."""
+
+    def __init__(
+        self, service: Service, sessions: Sessions, backend: RuntimeBackend, hub: HubClient, epoch: int
+    ) -> None:
+        self._service = service
+        self._sessions = sessions
+        self.backend = backend
+        self.hub = hub
+        self._channels = Channels(epoch)
+        self._carried: dict[str, asyncio.Task[None]] = {}
+        self._stops: dict[str, asyncio.Task[Session]] = {}
+        self._told: dict[str, frozenset[tuple[str, float]]] = {}
+        self._to_forget: set[tuple[str, str]] = set()  # (user, server) the hub has not forgotten yet
+        self._forgetting: set[str] = set()
+        self._background: asyncio.Task[None] | None = None
+        self._background_stops: set[asyncio.Task[Session]] = set()
+        self.fenced = asyncio.Event()
+
+    # -- what handlers call ------------------------------------------------------------------------------------
+
+    def limits(self) -> Limits:
+        q = self._service.settings.quota
+        return Limits(
+            q.max_lifetime.total_seconds(),
+            q.idle_limit.total_seconds(),
+            tuple(w.total_seconds() for w in q.warn_before),
+            q.max_runtimes,
+        )
+
+    def channel(self, session_id: str) -> Channel:
+        return self._channels.of(session_id)
+
+    def model(self, session: Session) -> dict[str, Any]:
+        """Return the session as the API shows it now."""
+        return session_model(session, self._sessions.moment())
+
+    def start(self, session: Session) -> None:
+        """Begin to carry out the intent of a new session."""
+        self._carry(session.id, self._run(session))
+
+    async def stop(self, session: Session, reason: Reason) -> Session:
+        """End a runtime; return once nothing of it is left. Who asks again meanwhile waits for the same end."""
+        task = self._stops.get(session.id)
+        if task is None:
+            task = asyncio.create_task(self._stop(session.id, reason), name=f"stop {session.id}")
+            self._stops[session.id] = task
+            task.add_done_callback(lambda _: self._stops.pop(session.id, None))
+        return await asyncio.shield(task)  # a caller that goes away does not keep the runtime alive
+
+    async def wait_stopped(self, session: Session, seconds: float) -> None:
+        """Return once a runtime that is being ended has ended, or after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stop(session, session.reason or USER_DELETED)
+        except (TimeoutError, BackendError):
+            return
+
+    async def used(self, session: Session) -> Session:
+        """Note a person's action, first in the runtime, which holds the limit. Raise BackendError."""
+        await self.backend.touch(session.id)
+        self._sessions.used({session.id: 0.0})
+        return self._sessions.ledger.get(session.id) or session
+
+    # -- life of one runtime -----------------------------------------------------------------------------------
+
+    def _carry(self, session_id: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"runtime {session_id}")
+        self._carried[session_id] = task
+
+        def forget(done: asyncio.Task[None]) -> None:
+            if self._carried.get(session_id) is done:
+                del self._carried[session_id]
+            if done.cancelled() or (error := done.exception()) is None:
+                return
+            if isinstance(error, Fenced):
+                self.fenced.set()
+            else:  # the next look finds the row without a task, and takes it up again
+                log.error("carrying runtime %s failed", session_id, exc_info=error)
+
+        task.add_done_callback(forget)
+
+    async def _run(self, session: Session) -> None:
+        try:
+            await self._prepare_environment(session)
+            await self._start_server(session)
+        except _Failed as failed:
+            await self.backend.stop(
+                session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
+            )
+            await self._finish(session.id, failed.reason, failed=True)
+            return
+        observed = await self.backend.observe(session.id)
+        ready = self._sessions.ready(session.id, observed.ready_boottime if observed is not None else None)
+        if ready.state is State.READY:
+            await self._publish("ready", ready)
+            await self._watch(session.id)
+
+    async def _prepare_environment(self, session: Session) -> None:
+        """Wait until the runtime environment is installed; the page sees how far it is."""
+        told = ""
+        while True:
+            status = environment_status(self._service)
+            if status.state == "complete":
+                return
+            if status.state == "failed":
+                message = f"The runtime environment is not installed: {status.message}"
+                raise _Failed(Reason("environment_failed", message))
+            if status.message != told:
+                told = status.message
+                await self._phase(session.id, Phase.PREPARING, f"{PHASE_SENTENCES[Phase.PREPARING]}: {told}")
+            await asyncio.sleep(ENVIRONMENT_LOOK_SECONDS)  # another process's file: nothing to await
+
+    async def _start_server(self, session: Session) -> None:
+        options = {
+            "runtime_id": session.id,
+            "file_id": session.file_id,
+            "accelerator": session.accelerator,
+            "shape": session.shape,
+            "devices": [session.device] if session.device is not None else [],
+            "max_lifetime_seconds": session.max_lifetime_seconds,
+            "idle_limit_seconds": session.idle_limit_seconds,
+        }
+        for attempt in range(START_TRIES):
+            try:
+                if not await self.hub.start(session.user, session.id, options):
+                    await self._follow(session)
+                if await self.backend.observe(session.id) is not None:
+                    return
+                raise HubDown("the hub has a server without a machine")
+            except HubRefused as refused:
+                raise _Failed(_hub_reason(str(refused))) from refused
+            except HubDown as down:
+                log.warning("start of runtime %s was lost (try %d): %s", session.id, attempt + 1, down)
+                if not await self.hub.wait_until_it_answers(HUB_PATIENCE_SECONDS):
+                    raise _Failed(
+                        Reason("hub_unavailable", "The hub does not answer. Try again in a moment.")
+                    ) from None
+                if await self._hub_has(session):
+                    return
+                await self._undo_start(session)
+        raise _Failed(Reason("start_failed", "The machine could not be started: the hub went away twice."))
+
+    async def _undo_start(self, session: Session) -> None:
+        """End what the hub began before it died or could write it down, so that the start can be repeated."""
+        try:
+            await self.hub.remove(session.user, session.id)
+        except HubDown:
+            log.warning("the hub did not forget the start of runtime %s", session.id)
+        await self.backend.stop(
+            session.id, reason=EndReason("restarted", "The start was repeated."), grace_seconds=0.0
+        )
+
+    async def _hub_has(self, session: Session) -> bool:
+        try:
+            model = await self.hub.server(session.user, session.id)
+        except HubDown:
+            return False
+        return bool(model and model.get("ready")) and await self.backend.observe(session.id) is not None
+
+    async def _follow(self, session: Session) -> None:
+        async for event in self.hub.follow(session.user, session.id):
+            if event.get("ready"):
+                return
+            if event.get("failed"):
+                raise HubRefused(str(event.get("message", "")))
+            phase = event.get("phase")
+            if phase in set(Phase) and phase != Phase.READY:
+                await self._phase(session.id, Phase(phase), PHASE_SENTENCES[Phase(phase)])
+        raise HubDown("the progress ended early")
+
+    async def _watch(self, session_id: str) -> None:
+        """Wait for the runtime's end, and record it at once."""
+        while True:
+            reason = await self.backend.wait_end(session_id)
+            # Only a connection was lost when nobody gave a reason and the runtime still answers.
+            if reason.code != LOST or await self.backend.observe(session_id) is None:
+                await self._finish(session_id, Reason(reason.code, reason.message))
+                return
+
+    async def _stop(self, session_id: str, reason: Reason) -> Session:
+        before = self._sessions.ledger.get(session_id)
+        stopping = self._sessions.stopping(session_id, reason)
+        if stopping.state in STOPPED_STATES:
+            return stopping
+        await self._publish("phase", stopping)
+        if before is None or before.state is not State.READY:
+            # A start may be under way: give it up here, then in the hub, then end what there is.
+            task = self._carried.get(session_id)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await self._forget(stopping.user, session_id)
+        reason = stopping.reason or reason
+        await self.backend.stop(
+            session_id, reason=EndReason(reason.code, reason.message), grace_seconds=STOP_GRACE_SECONDS
+        )
+        return await self._finish(session_id, reason)
+
+    async def _finish(self, session_id: str, reason: Reason, *, failed: bool = False) -> Session:
+        before = self._sessions.ledger.get(session_id)
+        session = self._sessions.end(session_id, reason, failed=failed)
+        self._told.pop(session_id, None)
+        if before is None or before.state in LIVE:
+            await self._publish("ended", session)
+            self._channels.close(session_id)
+        await self._forget(session.user, session_id)
+        return session
+
+    async def _forget(self, user: str, server: str) -> None:
+        """Have the hub forget the server; what it does not do now is asked again later."""
+        if server in self._forgetting:
+            return  # the end was seen twice; asked twice at once, the hub stumbles
+        self._to_forget.add((user, server))
+        self._forgetting.add(server)
+        try:
+            await self.hub.remove(user, server)
+            self._to_forget.discard((user, server))
+        except HubDown as down:
+            log.warning("the hub has not forgotten runtime %s yet: %s", server, down)
+        finally:
+            self._forgetting.discard(server)
+
+    # -- telling -----------------------------------------------------------------------------------------------
+
+    async def _phase(self, session_id: str, phase: Phase, message: str) -> None:
+        await self._publish("phase", self._sessions.phase(session_id, phase, message))
+
+    async def _publish(self, name: str, session: Session, **more: object) -> None:
+        await self.channel(session.id).publish(name, {**self.model(session), **more})
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Take up what an earlier instance left: every row is carried again, and what nobody asked for is ended."""
+        await self.reconcile()
+        self._background = asyncio.create_task(self._clean_hub(), name="forget old servers")
+
+    async def tick_for_ever(self) -> None:
+        """Look every few seconds. A look that fails is logged, and the next one tries again."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self.reconcile()
+                await self.look()
+                for user, server in list(self._to_forget):
+                    await self._forget(user, server)
+            except Fenced:
+                self.fenced.set()
+                return
+            except Exception:
+                log.exception("looking at the runtimes failed; the next look is in %.0f s", TICK_SECONDS)
+
+    async def reconcile(self) -> None:
+        """Make rows and the machine agree (R1): end what has no row, carry on what has a row and nobody who does."""
+        real = {observed.id: observed for observed in await self.backend.list_all()}
+        rows = {
+            session.id: session for session in self._sessions.ledger.live()
+        }  # after the machine was listed
+        for session in rows.values():
+            if session.id not in self._carried and session.id not in self._stops:
+                self._carry(session.id, self._resume(session, real.get(session.id)))
+        await asyncio.gather(*(self._end_orphan(i) for i in real.keys() - rows.keys()))
+
+    async def _end_orphan(self, runtime_id: str) -> None:
+        log.warning("runtime %s has no live session: ending it", runtime_id)
+        try:
+            await self.backend.stop(
+                runtime_id, reason=EndReason("orphan", "Nobody asked for this runtime."), grace_seconds=0.0
+            )
+        except BackendError as error:
+            log.error("runtime %s could not be ended: %s", runtime_id, error)
+
+    async def _resume(self, session: Session, observed: Observed | None) -> None:
+        if observed is None and policy.outlived_by_boot(session, self._sessions.moment()):
+            await self._finish(session.id, MACHINE_RESTARTED, failed=session.state is State.STARTING)
+        elif session.state is State.STOPPING:
+            await self.stop(session, session.reason or USER_DELETED)
+        elif session.state is State.READY:
+            # wait_end returns at once, with the reason that was left behind, for a runtime that is gone.
+            await self._watch(session.id)
+        else:
+            if observed is not None and not await self._known_to_hub(session):
+                await self._undo_start(session)
+            await self._run(session)
+
+    async def _known_to_hub(self, session: Session) -> bool:
+        await self.hub.wait_until_it_answers(HUB_PATIENCE_SECONDS)
+        try:
+            return await self.hub.server(session.user, session.id) is not None
+        except HubDown:
+            return False
+
+    async def _clean_hub(self) -> None:
+        """Have the hub forget servers of runtimes that ended while nobody told it."""
+        try:
+            if not await self.hub.wait_until_it_answers(HUB_PATIENCE_SECONDS):
+                return
+            known = await self.hub.servers()
+        except HubDown as down:
+            log.warning("the hub's servers could not be listed: %s", down)
+            return
+        live = {session.id for session in self._sessions.ledger.live()}  # after the hub was asked
+        for user, server in known:
+            if server not in live and self._sessions.ledger.get(server) is not None:
+                log.info("the hub still knows runtime %s, which has ended", server)
+                await self._forget(user, server)
+
+    async def look(self) -> None:
+        """Look at every ready runtime's use, announce ends that come near, and end what is overdue."""
+        ready = [s for s in self._sessions.ledger.live() if s.state is State.READY]
+        found = await asyncio.gather(*(self._activity(session) for session in ready))
+        uses: dict[str, float] = {}
+        now = self._sessions.moment()
+        for session, ago in zip(ready, found, strict=True):
+            if ago is None:
+                continue
+            known = session.active_boottime if session.boot_id == now.boot_id else None
+            if known is None or now.boottime - ago > known + LATEST_USE_SECONDS:
+                uses[session.id] = ago
+        self._sessions.used(uses)
+        evidence = {s.id for s, ago in zip(ready, found, strict=True) if ago is not None}
+        for session in self._sessions.ledger.live():
+            if session.state is State.READY:
+                await self._judge(session, evidence=session.id in evidence)
+
+    async def _activity(self, session: Session) -> float | None:
+        """Return how many seconds ago the runtime was used, None when it can not be told now."""
+        try:
+            return (await self.backend.activity(session.id)).seconds_ago
+        except BackendError:
+            return None  # its watcher will tell
+
+    async def _judge(self, session: Session, *, evidence: bool) -> None:
+        now = self._sessions.moment()
+        reason = policy.overdue(session, now, grace_seconds=OVERDUE_GRACE_SECONDS, evidence=evidence)
+        if reason is not None and session.id not in self._stops:
+            log.warning("runtime %s is overdue: %s", session.id, reason.message)
+            self._carry_stop(session, reason)
+            return
+        told = policy.still_told(session, now, self._told.get(session.id, frozenset()))
+        due = policy.warning_due(self.limits(), session, now, told)
+        self._told[session.id] = told if due is None else told | {(due.ends, due.threshold)}
+        if due is not None:
+            await self._publish("warning", session, ends=due.ends, seconds_left=round(due.seconds_left))
+
+    def _carry_stop(self, session: Session, reason: Reason) -> None:
+        """End a runtime without waiting for it; a stop that fails is taken up by the next look."""
+        task = asyncio.create_task(self.stop(session, reason), name=f"overdue {session.id}")
+
+        def told(done: asyncio.Task[Session]) -> None:
+            self._background_stops.discard(done)
+            if not done.cancelled() and done.exception() is not None:
+                log.error("ending runtime %s failed", session.id, exc_info=done.exception())
+
+        self._background_stops.add(task)
+        task.add_done_callback(told)
+
+    async def close(self) -> None:
+        """Let go of everything; the runtimes go on."""
+        tasks: list[asyncio.Task[Any]] = [
+            *self._carried.values(),
+            *self._stops.values(),
+            *self._background_stops,
+        ]
+        if self._background is not None:
+            tasks.append(self._background)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.hub.close()
+
+
+def _hub_reason(message: str) -> Reason:
+    """Return the backend's code and sentence out of the hub's message (`Spawn failed: code: sentence`)."""
+    text = message.removeprefix("Spawn failed:").strip()
+    text = text.partition("HTTP 500: Internal Server Error")[2].strip(" ()") or text
+    code, colon, sentence = text.partition(": ")
+    if colon and code.replace("_", "").isalpha() and code.islower():
+        return Reason(code, sentence)
+    return Reason("start_failed", text or "The machine could not be started.")

@@ -1,0 +1,87 @@
+// One way to call documents and control: JSON, cookie of the same origin, errors with a sentence.
+import { page } from './page';
+
+/** A refusal of the server: `code` is stable, `message` one sentence for the person. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string
+  ) {
+    super(message);
+  }
+}
+
+export type Json = Record<string, unknown>;
+
+async function request<T>(url: string, method: string, body?: Json, headers?: Record<string, string>): Promise<T> {
+  let reply: Response;
+  try {
+    reply = await fetch(url, {
+      method,
+      credentials: 'same-origin',
+      cache: 'no-store',
+      headers: { ...(body ? { 'Content-Type': 'application/json' } : {}), ...headers },
+      body: body ? JSON.stringify(body) : undefined
+    });
+  } catch {
+    throw new ApiError(0, 'offline', 'The service can not be reached. Check the connection and try again.');
+  }
+  const text = await reply.text();
+  let data: unknown = null;
+  try {
+    data = text ? JSON.parse(text) : null;
+  } catch {
+    data = null;
+  }
+  if (!reply.ok) {
+    const error = (data ?? {}) as { code?: string; message?: string };
+    throw new ApiError(reply.status, error.code ?? 'error', error.message ?? `The service answered with status ${reply.status}.`);
+  }
+  return data as T;
+}
+
+/** Call the control service: runtimes, tickets, mounts. */
+export function control<T>(path: string, method = 'GET', body?: Json, headers?: Record<string, string>): Promise<T> {
+  return request<T>(`${page.controlUrl}api/v1/${path}`, method, body, headers);
+}
+
+/** Call the documents service: files. */
+export function documents<T>(path: string, method = 'GET', body?: Json): Promise<T> {
+  return request<T>(page.documentsApi + path, method, body);
+}
+
+/** A runtime as control shows it. */
+export interface IRuntimeModel {
+  id: string;
+  file_id: string;
+  file_name: string;
+  state: 'queued' | 'starting' | 'ready' | 'stopping' | 'ended' | 'failed';
+  phase: string;
+  phase_message: string;
+  accelerator: string;
+  shape: string;
+  created: string;
+  last_activity: string | null;
+  deadline: string | null;
+  idle_deadline: string | null;
+  reason: { code: string; message: string } | null;
+}
+
+export interface ITicket {
+  url: string;
+  browser_url: string;
+  token: string;
+  expires_at: string;
+}
+
+export interface IResources {
+  memory: { used_bytes: number; limit_bytes: number | null };
+  disk: { used_bytes: number; free_bytes: number };
+}
+
+export interface IFileModel {
+  id: string;
+  name: string;
+  parent: string;
+}

@@ -1,0 +1,140 @@
+"""The state folder of an installation: who runs it, on which ports, with which tokens."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub.settings import Ports, Service, Settings, SettingsError, load_service, save_service
+
+
+class AlreadyRunning(Exception):
+    """Another `up` holds this state folder; `holder` says who."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(
+            f"{holder.state} is in use by process {holder.pid}, which serves {holder.url or 'a starting service'}"
+        )
+        self.holder = holder
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that runs an installation."""
+
+    state: Path
+    pid: int
+    url: str
+    processes: dict[str, int]
+
+
+def _lock_file(state: Path) -> Path:
+    return state / "run" / "up.lock"
+
+
+@contextmanager
+def hold(state: Path) -> Iterator[HolderFile]:
+    """Hold the state folder while inside. Raise AlreadyRunning."""
+    path = _lock_file(state)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(read_holder(state) or Holder(state, 0, "", {})) from None
+        holder = HolderFile(file.fileno(), path)
+        holder.write("", {})
+        try:
+            yield holder
+        finally:
+            holder.clear()
+
+
+class HolderFile:
+    """What the lock file says about its holder. The lock is the flock, never the file's existence."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+
+    def write(self, url: str, processes: dict[str, int]) -> None:
+        data = json.dumps({"pid": os.getpid(), "url": url, "processes": processes}).encode()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, data, 0)
+
+    def clear(self) -> None:
+        os.ftruncate(self._fd, 0)
+
+
+def read_holder(state: Path) -> Holder | None:
+    """Return who runs the installation now, or None when nobody does."""
+    path = _lock_file(state)
+    try:
+        with path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                data = json.loads(file.read() or "{}")
+    except (FileNotFoundError, ValueError):
+        return None
+    return Holder(state, data.get("pid", 0), data.get("url", ""), data.get("processes", {}))
+
+
+def prepare(state: Path, settings: Settings, port: int | None) -> Service:
+    """Return the resolved installation: ports and tokens of the last start where they are still good, else new ones."""
+    for name in ("run", "keys", "databases", "logs"):
+        (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o711)  # a runtime of another uid may pass through to its own folder, and list nothing
+    try:
+        old: Service | None = load_service(state)
+    except (SettingsError, KeyError, ValueError):
+        old = None
+    public = port if port is not None else settings.service.port
+    taken = {public}
+    internal = [
+        _port(getattr(old.ports, name) if old else None, taken)
+        for name in ("proxy_api", "hub", "documents", "control")
+    ]
+    service = Service(
+        state=state,
+        settings=settings,
+        ports=Ports(public, *internal),
+        documents_token=old.documents_token if old else secrets.token_hex(32),
+        control_token=old.control_token if old else secrets.token_hex(32),
+        proxy_token=old.proxy_token if old else secrets.token_hex(32),
+    )
+    save_service(service)
+    return service
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether we could listen on the port."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _port(preferred: int | None, taken: set[int]) -> int:
+    """Return a free loopback port, the preferred one when it still is."""
+    if preferred is not None and preferred not in taken and port_is_free(preferred):
+        taken.add(preferred)
+        return preferred
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port: int = s.getsockname()[1]
+        if port not in taken:
+            taken.add(port)
+            return port

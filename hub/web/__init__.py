@@ -1,0 +1,1 @@
+"""Shared parts of the documents and control web services: identity, errors, strict JSON, page templates."""

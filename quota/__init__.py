@@ -1,0 +1,1 @@
+"""Limits, sessions, the ledger, tickets; and the value types every other package shares."""

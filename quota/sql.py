@@ -1,0 +1,362 @@
+"""Sessions and their record in a SQL database (SQLite or PostgreSQL)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    DateTime,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    String,
+    Text,
+    case,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy import create_engine as sqlalchemy_create_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Session as Database
+
+from quota.model import LIVE, MOVES, Filter, Reason, Session, State
+from quota.ports import Fenced, LiveExists, NoSession
+from quota.tables import create_tables
+
+BUSY_TIMEOUT_SECONDS = 5.0
+_LIVE_SQL = text("state IN ('queued', 'starting', 'ready', 'stopping')")
+
+
+class Base(DeclarativeBase):
+    """The tables of this package."""
+
+
+class SessionRow(Base):
+    __tablename__ = "quota_sessions"
+    __table_args__ = (
+        # R1: one live runtime per user and notebook, held by the database itself.
+        Index(
+            "quota_one_live_runtime",
+            "user",
+            "file_id",
+            unique=True,
+            sqlite_where=_LIVE_SQL,
+            postgresql_where=_LIVE_SQL,
+        ),
+        Index("quota_sessions_by_user", "user", "created"),
+        Index("quota_sessions_by_state", "state"),
+    )
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user: Mapped[str] = mapped_column(String(255))
+    file_id: Mapped[str] = mapped_column(String(64))
+    file_name: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str] = mapped_column(String(32), default="queued")
+    phase_message: Mapped[str] = mapped_column(String(500), default="")
+    accelerator: Mapped[str] = mapped_column(String(64))
+    shape: Mapped[str] = mapped_column(String(64))
+    backend: Mapped[str] = mapped_column(String(32))
+    device: Mapped[str | None] = mapped_column(String(128))
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    ready: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_activity: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    ended: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason_code: Mapped[str | None] = mapped_column(String(64))
+    reason_message: Mapped[str | None] = mapped_column(String(500))
+    max_lifetime_seconds: Mapped[float] = mapped_column(Float)
+    idle_limit_seconds: Mapped[float] = mapped_column(Float)
+    boot_id: Mapped[str | None] = mapped_column(String(64), comment="the boot the times below count in")
+    ready_boottime: Mapped[float | None] = mapped_column(Float, comment="CLOCK_BOOTTIME, seconds")
+    active_boottime: Mapped[float | None] = mapped_column(Float, comment="CLOCK_BOOTTIME, seconds")
+
+
+class EventRow(Base):
+    """What happened to sessions. Rows are added, and never changed or removed: triggers hold that."""
+
+    __tablename__ = "quota_events"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    session_id: Mapped[str] = mapped_column(String(32), index=True)
+    event: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class EpochRow(Base):
+    """Who writes: one row, whose epoch grows with every instance that takes over."""
+
+    __tablename__ = "quota_epoch"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    holder: Mapped[str] = mapped_column(String(255))
+    since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+_APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER IF NOT EXISTS quota_events_no_{verb.lower()} BEFORE {verb} ON quota_events "
+        "BEGIN SELECT RAISE(ABORT, 'quota_events is append-only'); END"
+        for verb in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION quota_events_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'quota_events is append-only'; END $$",
+        "CREATE OR REPLACE TRIGGER quota_events_append_only BEFORE UPDATE OR DELETE ON quota_events "
+        "FOR EACH ROW EXECUTE FUNCTION quota_events_refuse()",
+    ],
+}
+
+
+def create_engine(url: str, *, busy_seconds: float = BUSY_TIMEOUT_SECONDS) -> Engine:
+    """Return an engine; SQLite with its rollback journal and FULL sync, so that a commit survives a power cut.
+
+    `busy_seconds`: how long a statement waits for another process's lock on a SQLite file.
+    """
+    if not url.startswith("sqlite"):
+        return sqlalchemy_create_engine(url, pool_pre_ping=True)
+    engine = sqlalchemy_create_engine(url, connect_args={"timeout": busy_seconds})
+
+    @event.listens_for(engine, "connect")
+    def _durable(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, untyped in SQLAlchemy
+        cursor.execute("PRAGMA journal_mode=DELETE")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    return engine
+
+
+def prepare_database(engine: Engine) -> None:
+    """Make the tables, columns and triggers that are not there yet. Columns are only ever added, and may be null."""
+    create_tables(engine, Base.metadata)
+    have = {column["name"] for column in inspect(engine).get_columns(SessionRow.__tablename__)}
+    with engine.begin() as connection:
+        for column in SessionRow.__table__.columns:
+            if column.name not in have:
+                kind = column.type.compile(engine.dialect)
+                connection.execute(text(f"ALTER TABLE quota_sessions ADD COLUMN {column.name} {kind}"))
+        for statement in _APPEND_ONLY.get(engine.dialect.name, []):
+            connection.execute(text(statement))
+
+
+class SqlLedger:
+    """A quota.ports.Ledger."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._epoch: int | None = None
+        prepare_database(engine)
+
+    def take_over(self, holder: str, at: datetime) -> int:
+        with Database(self._engine) as db, db.begin():
+            # The update comes first: it takes the lock under which the epoch is read.
+            taken = db.execute(
+                update(EpochRow)
+                .where(EpochRow.id == 1)
+                .values(epoch=EpochRow.epoch + 1, holder=holder[:255], since=at)
+                .returning(EpochRow.epoch)
+            ).scalar()
+            if taken is None:
+                db.add(EpochRow(id=1, epoch=1, holder=holder[:255], since=at))
+                taken = 1
+        self._epoch = taken
+        return taken
+
+    @contextmanager
+    def _writing(self) -> Iterator[Database]:
+        """A transaction that holds the write lock and the epoch from its first statement on. Raise Fenced."""
+        with Database(self._engine) as db, db.begin():
+            # Changes nothing; takes the write lock, and finds a row unless somebody took over.
+            mine = update(EpochRow).where(EpochRow.id == 1).values(epoch=EpochRow.epoch)
+            if self._epoch is None:
+                db.execute(mine)
+            elif not db.execute(mine.where(EpochRow.epoch == self._epoch).returning(EpochRow.epoch)).scalar():
+                raise Fenced("Another control service has taken over.")
+            yield db
+
+    def begin(self, session: Session) -> None:
+        try:
+            with self._writing() as db:
+                db.add(_row(session))
+                detail = {
+                    "user": session.user,
+                    "file_id": session.file_id,
+                    "accelerator": session.accelerator,
+                }
+                db.add(_event(session.id, "created", detail, session.created))
+        except IntegrityError:
+            query = select(SessionRow).where(
+                SessionRow.user == session.user,
+                SessionRow.file_id == session.file_id,
+                SessionRow.state.in_(LIVE),
+            )
+            with Database(self._engine) as db:
+                other = db.scalars(query).first()
+                if other is None:
+                    raise
+                raise LiveExists(_session(other)) from None
+
+    def get(self, session_id: str) -> Session | None:
+        with Database(self._engine) as db:
+            row = db.get(SessionRow, session_id)
+            return _session(row) if row is not None else None
+
+    def live(self, user: str | None = None) -> list[Session]:
+        query = (
+            select(SessionRow).where(SessionRow.state.in_(LIVE)).order_by(SessionRow.created, SessionRow.id)
+        )
+        if user is not None:
+            query = query.where(SessionRow.user == user)
+        with Database(self._engine) as db:
+            return [_session(row) for row in db.scalars(query)]
+
+    def find(self, which: Filter, offset: int, limit: int) -> tuple[list[Session], int]:
+        query, count = select(SessionRow), select(func.count()).select_from(SessionRow)
+        conditions = [
+            *([SessionRow.user == which.user] if which.user is not None else []),
+            *([SessionRow.file_id == which.file_id] if which.file_id is not None else []),
+            *([SessionRow.state.in_(which.states)] if which.states is not None else []),
+        ]
+        query = query.where(*conditions).order_by(SessionRow.created.desc(), SessionRow.id)
+        with Database(self._engine) as db:
+            found = [_session(row) for row in db.scalars(query.offset(offset).limit(limit))]
+            return found, db.scalar(count.where(*conditions)) or 0
+
+    def move(
+        self, session_id: str, state: State, at: datetime, fields: Mapping[str, object] | None = None
+    ) -> Session:
+        with self._writing() as db:
+            row = _the(db, session_id)
+            if state in MOVES[State(row.state)]:
+                row.state = state
+                _set(row, fields or {})
+                db.add(_event(session_id, state, _reason_detail(row), at))
+            return _session(row)
+
+    def note(self, session_id: str, fields: Mapping[str, object]) -> Session:
+        with self._writing() as db:
+            row = _the(db, session_id)
+            if State(row.state) in LIVE:
+                _set(row, fields)
+            return _session(row)
+
+    def note_use(self, uses: Mapping[str, tuple[datetime, float]]) -> None:
+        with self._writing() as db:
+            for session_id, (wall, boottime) in uses.items():
+                known = SessionRow.active_boottime
+                db.execute(
+                    update(SessionRow)
+                    .where(SessionRow.id == session_id, SessionRow.state.in_(LIVE))
+                    .values(
+                        last_activity=case((known > boottime, SessionRow.last_activity), else_=wall),
+                        active_boottime=case((known > boottime, known), else_=boottime),
+                    )
+                )
+
+    def end(self, session_id: str, state: State, reason: Reason, at: datetime) -> Session:
+        with self._writing() as db:
+            row = _the(db, session_id)
+            if State(row.state) in LIVE:
+                row.state = state if state in MOVES[State(row.state)] else State.ENDED
+                row.ended, row.reason_code, row.reason_message = at, reason.code[:64], reason.message[:500]
+                db.add(_event(session_id, row.state, _reason_detail(row), at))
+            return _session(row)
+
+    def record(self, session_id: str, event: str, detail: Mapping[str, object], at: datetime) -> None:
+        with self._writing() as db:
+            db.add(_event(session_id, event, detail, at))
+
+    def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
+        query = select(EventRow).where(EventRow.session_id == session_id).order_by(EventRow.number)
+        with Database(self._engine) as db:
+            return [(row.event, json.loads(row.detail), _utc(row.at)) for row in db.scalars(query)]
+
+
+def _the(db: Database, session_id: str) -> SessionRow:
+    row = db.get(SessionRow, session_id, with_for_update=True)
+    if row is None:
+        raise NoSession(session_id)
+    return row
+
+
+def _set(row: SessionRow, fields: Mapping[str, object]) -> None:
+    for name, value in fields.items():
+        if isinstance(value, Reason):
+            row.reason_code, row.reason_message = value.code[:64], value.message[:500]
+        else:
+            setattr(row, name, value)
+
+
+def _reason_detail(row: SessionRow) -> dict[str, object]:
+    return {"code": row.reason_code, "message": row.reason_message} if row.reason_code is not None else {}
+
+
+def _event(session_id: str, name: str, detail: Mapping[str, object], at: datetime) -> EventRow:
+    return EventRow(session_id=session_id, event=name, detail=json.dumps(dict(detail)), at=at)
+
+
+def _row(s: Session) -> SessionRow:
+    return SessionRow(
+        id=s.id,
+        user=s.user,
+        file_id=s.file_id,
+        file_name=s.file_name,
+        state=s.state,
+        phase=s.phase,
+        phase_message=s.phase_message,
+        accelerator=s.accelerator,
+        shape=s.shape,
+        backend=s.backend,
+        device=s.device,
+        created=s.created,
+        ready=s.ready,
+        last_activity=s.last_activity,
+        ended=s.ended,
+        reason_code=s.reason.code if s.reason else None,
+        reason_message=s.reason.message if s.reason else None,
+        max_lifetime_seconds=s.max_lifetime_seconds,
+        idle_limit_seconds=s.idle_limit_seconds,
+        boot_id=s.boot_id,
+        ready_boottime=s.ready_boottime,
+        active_boottime=s.active_boottime,
+    )
+
+
+def _session(row: SessionRow) -> Session:
+    reason = Reason(row.reason_code, row.reason_message or "") if row.reason_code is not None else None
+    return Session(
+        id=row.id,
+        user=row.user,
+        file_id=row.file_id,
+        file_name=row.file_name,
+        state=State(row.state),
+        phase=row.phase,
+        phase_message=row.phase_message,
+        accelerator=row.accelerator,
+        shape=row.shape,
+        backend=row.backend,
+        device=row.device,
+        created=_utc(row.created),
+        ready=_utc(row.ready) if row.ready else None,
+        last_activity=_utc(row.last_activity) if row.last_activity else None,
+        ended=_utc(row.ended) if row.ended else None,
+        reason=reason,
+        max_lifetime_seconds=row.max_lifetime_seconds,
+        idle_limit_seconds=row.idle_limit_seconds,
+        boot_id=row.boot_id,
+        ready_boottime=row.ready_boottime,
+        active_boottime=row.active_boottime,
+    )
+
+
+def _utc(value: datetime) -> datetime:
+    """SQLite gives times back without their zone; they were stored as UTC."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Runtimes as sandboxed process trees on this machine."""

@@ -1,0 +1,440 @@
+"""The local backend: runtimes as sandboxed process trees on this machine, each owned by a supervisor.
+
+Keeps no state: a runtime exists while a supervisor holds the lock of its folder. Hub and control each have an instance of their
+own; neither is the parent of a supervisor in the sense of life and death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quota.clock import SystemClock
+from spawner.local import wire
+from spawner.local.limits import find_groups
+from spawner.local.probe import NoRung, choose_rung, report
+from spawner.local.remove import clean
+from spawner.local.sandbox import Rung
+from spawner.model import (
+    Activity,
+    Endpoint,
+    EndReason,
+    IsolationReport,
+    MountPoint,
+    Observed,
+    Phase,
+    Resources,
+    RuntimeSpec,
+)
+from spawner.ports import BackendError, OnPhase
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 90.0
+STATUS_SECONDS = 5.0
+END_SECONDS = 30.0  # on top of the grace: how long an end may take before the supervisor itself is killed
+LAST_BREATH_SECONDS = 5.0  # from the end of its connection to the end of a supervisor
+LOOK_SECONDS = 0.02  # a folder's lock can not be awaited
+KEEP_REASON_SECONDS = 7 * 24 * 3600.0
+GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LOST = EndReason("lost", "The machine disappeared without saying why.")
+
+
+class LocalBackend:
+    """Runtimes below `folder` (DIR/runtimes), in the environment `env` with the layer `code` over it."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        folder: Path,
+        env: Path,
+        code: Path,
+        *,
+        isolation: str = "auto",
+        allow_plain_multiuser: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._env = env
+        self._code = code
+        self._wanted = isolation
+        self._allow_plain_multiuser = allow_plain_multiuser
+        self._rung: tuple[Rung, str] | None = None
+
+    def _choose(self) -> tuple[Rung, str]:
+        if self._rung is None:
+            self._rung = choose_rung(self._wanted, self._env)
+        return self._rung
+
+    def isolation(self) -> IsolationReport:
+        return report(*self._choose())
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
+        if not GOOD_ID.fullmatch(spec.id):
+            raise BackendError("bad_id", "A runtime's id has lower-case letters, digits and '-' only.")
+        try:
+            rung, _ = await asyncio.to_thread(self._choose)
+        except NoRung as error:
+            raise BackendError("no_isolation", str(error)) from error
+        if rung is Rung.PLAIN and not self._allow_plain_multiuser:
+            others = {o.user for o in await self.list_all()} - {spec.user}
+            if others:
+                raise BackendError(
+                    "not_isolated",
+                    "This machine can not keep users apart, so only one may use it at a time "
+                    "(setting runtimes.local.allow_plain_multiuser).",
+                )
+        on_phase(Phase.SANDBOX)
+        lock = self._make_folder(spec, rung)
+        try:
+            process = await self._start_supervisor(spec.id, lock)
+        except BaseException as error:  # given up, too: the lock must not outlive this call
+            await asyncio.to_thread(self._sweep_locked, spec.id, lock)
+            if isinstance(error, OSError):
+                message = f"The supervisor can not be started: {error}"
+                raise BackendError("start_failed", message) from error
+            raise
+        os.close(lock)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await self._until_ready(process, on_phase)
+        except BaseException as error:
+            await self._abandon(spec.id, process)
+            if isinstance(error, TimeoutError):
+                message = f"The machine did not start within {START_SECONDS:.0f} seconds."
+                raise BackendError("start_timeout", message) from None
+            raise
+
+    def _make_folder(self, spec: RuntimeSpec, rung: Rung) -> int:
+        """Make the runtime's folder and return its lock. Raise BackendError.
+
+        It gets its name when it is locked and whole, so nobody ever sees one that looks abandoned.
+        """
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        draft, folder = self._folder / f".new-{spec.id}", self._folder / spec.id
+        lock: int | None = None
+        try:
+            draft.mkdir(mode=0o711)
+            lock = wire.lock(draft)
+            assert lock is not None, "nobody else knows this folder"
+            path = draft / wire.SPEC
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(self._describe(spec, rung)), "utf-8")
+            if folder.exists():
+                raise FileExistsError(str(folder))
+            draft.rename(folder)
+            return lock
+        except FileExistsError:
+            self._forget_draft(draft, lock)
+            message = f"A runtime named {spec.id} exists already."
+            raise BackendError("already_exists", message) from None
+        except OSError as error:
+            self._forget_draft(draft, lock)
+            message = f"The runtime's folder can not be made: {error.strerror}."
+            raise BackendError("start_failed", message) from error
+
+    def _forget_draft(self, draft: Path, lock: int | None) -> None:
+        if lock is not None:
+            shutil.rmtree(draft, ignore_errors=True)  # holds our own spec.json at most
+            os.close(lock)
+
+    def _describe(self, spec: RuntimeSpec, rung: Rung) -> dict[str, Any]:
+        numbers = [device.removeprefix("/dev/nvidia") for device in spec.devices]
+        environment = {
+            **spec.environment,
+            "MINICOLAB_RUNTIME_ID": spec.id,
+            "MINICOLAB_USER": spec.user,
+            "MINICOLAB_FILE_ID": spec.file_id,
+            "MINICOLAB_BASE_URL": spec.base_url,
+            "MINICOLAB_HOST": "127.0.0.1",
+            "MINICOLAB_PORT": "0",
+            "MINICOLAB_ALLOW_ORIGIN": spec.allow_origin,
+            "MINICOLAB_CONTROL_URL": spec.control_url,
+            "MINICOLAB_PUBLIC_URL": spec.public_control_url,
+            "MINICOLAB_PRESTART": "1",
+            "CUDA_VISIBLE_DEVICES": ",".join(number for number in numbers if number.isdigit()),
+        }
+        return {
+            "id": spec.id,
+            "user": spec.user,
+            "file_id": spec.file_id,
+            "base_url": spec.base_url,
+            "shape": asdict(spec.shape),
+            "devices": spec.devices,
+            "max_lifetime_seconds": spec.max_lifetime_seconds,
+            "idle_limit_seconds": spec.idle_limit_seconds,
+            "ticket_key": base64.b64encode(spec.ticket_key).decode(),
+            "rung": rung,
+            "env": str(self._env),
+            "code": str(self._code),
+            "python_base": sys.base_prefix,
+            "environment": environment,
+        }
+
+    async def _start_supervisor(self, runtime_id: str, lock: int) -> asyncio.subprocess.Process:
+        # -S: it needs nothing of the service's packages, and looking for them would take time and memory.
+        with self._log_of(runtime_id).open("ab") as file:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-S", "-m", "spawner.local.supervisor", str(self._folder / runtime_id)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=file,
+                cwd="/",
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "LANG": "C.UTF-8",
+                },
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+
+    async def _until_ready(self, process: asyncio.subprocess.Process, on_phase: OnPhase) -> Endpoint:
+        assert process.stdout is not None
+        told = Phase.SANDBOX
+        while line := await process.stdout.readline():
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "phase":
+                if (phase := Phase(event["phase"])) is not told:
+                    on_phase(told := phase)
+            elif event["event"] == "ready":
+                on_phase(Phase.READY)
+                return Endpoint("127.0.0.1", int(event["port"]))
+            elif event["event"] == "failed":
+                raise BackendError(event["code"], event["message"])
+        raise BackendError("start_failed", "The machine ended while it was starting.")
+
+    async def _abandon(self, runtime_id: str, process: asyncio.subprocess.Process) -> None:
+        """Leave nothing of a start that failed or was given up, but its last words in our log."""
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        with contextlib.suppress(OSError):
+            if words := self._log_of(runtime_id).read_text("utf-8", "replace").strip():
+                log.warning("runtime %s did not start; its last words:\n%s", runtime_id, words[-4000:])
+        await self._sweep(runtime_id)
+        self._left_reason(runtime_id)
+
+    def _log_of(self, runtime_id: str) -> Path:
+        return self._folder / f"{runtime_id}.log"
+
+    # -- end --------------------------------------------------------------------------------------------------
+
+    async def stop(self, runtime_id: str, *, reason: EndReason, grace_seconds: float) -> None:
+        folder = self._folder_of(runtime_id)
+        if folder is None:
+            return
+        request = {"op": "stop", **asdict(reason), "grace_seconds": grace_seconds}
+        try:
+            async with asyncio.timeout(grace_seconds + END_SECONDS):
+                while not await self._sweep(runtime_id):
+                    try:
+                        await wire.call(folder, request)
+                        await self._watch(folder)
+                    except wire.SupervisorGone:
+                        # Just starting, or just ending.
+                        await asyncio.sleep(LOOK_SECONDS)
+        except (TimeoutError, wire.NoAnswer):
+            await self._kill_supervisor(runtime_id, folder)
+
+    async def _kill_supervisor(self, runtime_id: str, folder: Path) -> None:
+        """End a runtime whose supervisor does not: the kernel then ends all that is its. Raise BackendError."""
+        log.error("the supervisor of runtime %s does not answer: it is killed", runtime_id)
+        with contextlib.suppress(wire.SupervisorGone):
+            _, writer = await wire.connect(folder)
+            process = wire.process_of(writer)
+            writer.close()
+            if process is not None:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                await wire.ended(process, seconds=END_SECONDS)
+                os.close(process)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                while not await self._sweep(runtime_id):  # noqa: ASYNC110  # a lock can not be awaited
+                    await asyncio.sleep(LOOK_SECONDS)
+                return
+        raise BackendError("stop_failed", f"Runtime {runtime_id} could not be ended.")
+
+    async def wait_end(self, runtime_id: str) -> EndReason:
+        folder = self._folder_of(runtime_id)
+        reason: EndReason | None = None
+        while folder is not None and not await self._sweep(runtime_id):
+            try:
+                reason = await self._watch(folder) or reason
+            except wire.SupervisorGone:
+                await asyncio.sleep(LOOK_SECONDS)
+        return self._left_reason(runtime_id) or reason or LOST
+
+    async def _watch(self, folder: Path) -> EndReason | None:
+        """Wait for the end of the supervisor; return the reason it tells. Raise SupervisorGone when it is not there."""
+        reader, writer = await wire.connect(folder)
+        process = wire.process_of(writer)
+        reason = None
+        try:
+            writer.write(b'{"op": "watch"}\n')
+            await writer.drain()
+            while line := await reader.readline():
+                event = json.loads(line)
+                if event.get("event") == "end":
+                    reason = EndReason(event["code"], event["message"])
+        except (OSError, ValueError):
+            return reason  # a connection that breaks means the same as one that ends
+        finally:
+            writer.close()
+            if process is not None:
+                await wire.ended(process, seconds=LAST_BREATH_SECONDS)
+                os.close(process)
+        return reason
+
+    def _left_reason(self, runtime_id: str) -> EndReason | None:
+        """Return the reason a supervisor left behind, and take it away."""
+        path = self._folder / ".ended" / f"{runtime_id}.json"
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            path.unlink(missing_ok=True)
+            return EndReason(data["code"], data["message"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    async def _sweep(self, runtime_id: str) -> bool:
+        """Remove what is left of a runtime whose supervisor is gone; return whether nothing is left of it."""
+        try:
+            lock = wire.lock(self._folder / runtime_id)
+        except FileNotFoundError:
+            self._log_of(runtime_id).unlink(missing_ok=True)
+            return True
+        if lock is None:
+            return False
+        await asyncio.to_thread(self._sweep_locked, runtime_id, lock)
+        return True
+
+    def _sweep_locked(self, runtime_id: str, lock: int) -> None:
+        try:
+            groups = find_groups(runtime_id)
+            groups.kill()
+            if not clean(self._folder / runtime_id, groups.remove):
+                raise BackendError("stop_failed", f"What is left of runtime {runtime_id} can not be removed.")
+            self._log_of(runtime_id).unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+    # -- look -------------------------------------------------------------------------------------------------
+
+    async def observe(self, runtime_id: str) -> Observed | None:
+        folder = self._folder_of(runtime_id)
+        if folder is None:
+            return None
+        try:
+            status = await wire.call(folder, {"op": "status"}, seconds=STATUS_SECONDS)
+        except wire.SupervisorGone:
+            return None
+        except wire.NoAnswer as error:
+            raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
+        endpoint = Endpoint("127.0.0.1", int(status["port"])) if status["port"] else None
+        return Observed(
+            status["id"], status["user"], status["file_id"], status["state"], endpoint, status["ready_at"]
+        )
+
+    async def list_all(self) -> list[Observed]:
+        if not self._folder.is_dir():
+            return []
+        self._forget_old_reasons()
+        names = [p.name for p in self._folder.iterdir() if p.is_dir() and p.name != ".ended"]
+        looks = await asyncio.gather(*(self._observe_or_sweep(name) for name in names))
+        return [observed for observed in looks if observed is not None]
+
+    async def _observe_or_sweep(self, name: str) -> Observed | None:
+        try:
+            observed = await self.observe(name) if GOOD_ID.fullmatch(name) else None
+            if observed is None:
+                await self._sweep(name)
+            return observed
+        except BackendError as error:
+            log.error("runtime %s: %s", name, error)
+            return None
+
+    def _forget_old_reasons(self) -> None:
+        now = SystemClock().now().timestamp()
+        for path in (self._folder / ".ended").glob("*.json"):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > KEEP_REASON_SECONDS:
+                    path.unlink()
+
+    async def resources(self, runtime_id: str) -> Resources:
+        return Resources(**await self._call(runtime_id, {"op": "resources"}))
+
+    async def activity(self, runtime_id: str) -> Activity:
+        return Activity(**await self._call(runtime_id, {"op": "activity"}))
+
+    async def logs(self, runtime_id: str) -> str:
+        return str((await self._call(runtime_id, {"op": "logs"}))["text"])
+
+    # -- change -----------------------------------------------------------------------------------------------
+
+    async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
+        request = {"op": "mount", "source": source, "target": target, "readonly": readonly}
+        await self._call(runtime_id, request)
+
+    async def unmount(self, runtime_id: str, *, target: str) -> None:
+        await self._call(runtime_id, {"op": "unmount", "target": target})
+
+    async def mounts(self, runtime_id: str) -> list[MountPoint]:
+        return [MountPoint(**m) for m in (await self._call(runtime_id, {"op": "mounts"}))["mounts"]]
+
+    async def touch(self, runtime_id: str) -> None:
+        await self._call(runtime_id, {"op": "touch"})
+
+    async def set_limits(
+        self, runtime_id: str, *, max_lifetime_seconds: float, idle_limit_seconds: float
+    ) -> None:
+        await self._call(
+            runtime_id,
+            {
+                "op": "limits",
+                "max_lifetime_seconds": max_lifetime_seconds,
+                "idle_limit_seconds": idle_limit_seconds,
+            },
+        )
+
+    def _folder_of(self, runtime_id: str) -> Path | None:
+        """Return the folder of a runtime there is, None for a name that can not be one's."""
+        folder = self._folder / runtime_id
+        return folder if GOOD_ID.fullmatch(runtime_id) and folder.is_dir() else None
+
+    async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        folder = self._folder_of(runtime_id)
+        if folder is None:
+            raise _gone()
+        try:
+            answer = await wire.call(folder, request)
+        except wire.SupervisorGone:
+            raise _gone() from None
+        except wire.NoAnswer as error:
+            raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
+        if "error" in answer:
+            raise BackendError(answer["error"]["code"], answer["error"]["message"])
+        return answer
+
+
+def _gone() -> BackendError:
+    return BackendError("no_such_runtime", "This runtime is not there any more.")

@@ -1,0 +1,386 @@
+"""The life of one runtime once its sandbox is starting: readiness, requests, limits, end. Runs in the supervisor.
+
+Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from spawner.local import linux, processes, use, wire
+from spawner.local.drives import Drives, Refused
+from spawner.local.launch import Launched
+from spawner.local.remove import clean
+from spawner.local.safe_read import read_object
+from spawner.local.sandbox import Rung
+
+START_SECONDS = 60.0
+USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
+WATCH_SECONDS = 0.5  # how often memory is looked at where no control group limits it
+KILL_SECONDS = 10.0
+LOG_BYTES = 64 * 1024
+DU_SECONDS = 20.0
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def live(launched: Launched, say: Say) -> int:
+    """Hold the runtime until it ends; return the exit status."""
+    life = Life(launched, say)
+    asyncio.run(life.run())
+    if life.ready_at is None:
+        say({"event": "failed", **life.reason})
+    return 0
+
+
+class Life:
+    """One runtime."""
+
+    def __init__(self, launched: Launched, say: Say) -> None:
+        self._folder, self._spec = launched.folder, launched.spec
+        self._layout, self._groups, self._shape = launched.layout, launched.groups, launched.shape
+        self._key, self._ready_watch = launched.key, launched.ready_watch
+        self._keeper = launched.keeper
+        self._keeper_fd = os.pidfd_open(self._keeper)
+        self._drives = Drives(self._layout, self._keeper)
+        self._say = say
+        self.state = "starting"
+        self.ready_at: float | None = None
+        self.reason = {"code": "crashed", "message": "The machine ended by itself."}
+        self._server: use.Server | None = None
+        self._started_at = self._used_at = linux.boottime()
+        self._busy = False
+        self._max_lifetime = float(self._spec["max_lifetime_seconds"])
+        self._idle_limit = float(self._spec["idle_limit_seconds"])
+        self._grace_seconds = 3.0
+        self._kills = 0
+        self._disk_used = 0
+        self._watchers: set[asyncio.StreamWriter] = set()
+        self._limits_changed = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until the runtime ends; then nothing of it is left."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._keeper_fd, self._keeper_ended)
+        loop.add_reader(self._ready_watch, self._look_for_readiness)
+        loop.add_signal_handler(signal.SIGTERM, self.end, "service_stopped", "The service was stopped.")
+        server = await asyncio.start_unix_server(
+            self._serve, sock=wire.listen(self._folder), limit=wire.MAX_LINE
+        )
+        tasks = [asyncio.create_task(self._hold_limits()), asyncio.create_task(self._follow_use())]
+        if "memory" not in self._groups.limited:
+            tasks.append(asyncio.create_task(self._hold_memory()))
+        self._look_for_readiness()  # it may have come before we looked
+        await self._ending.wait()
+        self.state = "stopping"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_processes()
+        self._leave_reason()
+        clean(self._folder, self._groups.remove)
+        if self.ready_at is not None:
+            # A start that failed has somebody who reads its last words first.
+            self._folder.with_name(f"{self._folder.name}.log").unlink(missing_ok=True)
+        server.close()
+        await self._tell({"event": "end", **self.reason})
+        for writer in list(self._watchers):
+            writer.close()
+
+    def _look_for_readiness(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._ready_watch, 4096)
+        if self.ready_at is not None or self._ending.is_set():
+            return
+        try:
+            port = read_object(self._layout.run, "ready.json")["port"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError) as error:
+            self.end("start_failed", f"Python started, but not as it should: {error}")
+            return
+        asyncio.get_running_loop().remove_reader(self._ready_watch)
+        os.close(self._ready_watch)
+        (self._layout.run / "ticket.key").unlink(missing_ok=True)
+        spec = self._spec
+        self._server = use.Server(int(str(port)), spec["base_url"], spec["id"], spec["user"], self._key)
+        self.ready_at = self._used_at = linux.boottime()
+        self.state = "ready"
+        self._limits_changed.set()
+        self._say({"event": "ready", "port": self._server.port})
+        # Nobody listens any more; and what would be written there must not fill a pipe.
+        null = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+    # -- end --------------------------------------------------------------------------------------------------
+
+    def end(self, code: str, message: str) -> None:
+        """Begin to end the runtime, for the first reason given."""
+        if not self._ending.is_set():
+            self.reason = {"code": code, "message": message}
+            self._ending.set()
+
+    def _keeper_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._keeper_fd)
+        if self._asked_to_end():
+            self.end("unassigned", "The notebook ended its runtime itself (runtime.unassign()).")
+        elif self._out_of_memory():
+            self.end("out_of_memory", "The machine ran out of memory.")
+        elif self.state == "starting":
+            self.end("start_failed", f"The machine ended while it was starting: {self._last_words()}")
+        else:
+            self.end("crashed", "The machine ended by itself.")
+
+    def _asked_to_end(self) -> bool:
+        try:
+            return read_object(self._layout.run, "kernels/end.json").get("code") == "unassigned"
+        except (OSError, ValueError):
+            return False
+
+    def _out_of_memory(self) -> int:
+        return self._groups.oom_kills() + self._kills
+
+    def _last_words(self) -> str:
+        """Return the last line the runtime's server wrote, for the person who waits; all of it goes to our own log."""
+        text = self._log_tail()
+        sys.stderr.write(text)
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1][:200] if lines else "it left no word"
+
+    def _log_tail(self) -> str:
+        with (self._folder / "server.log").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_BYTES))
+            return file.read(LOG_BYTES).decode("utf-8", "replace")
+
+    async def _end_processes(self) -> None:
+        """Ask the server to end, give it the grace, end the sandbox and with it everything inside."""
+        asyncio.get_running_loop().remove_reader(self._keeper_fd)
+        server = self._server_pid() if self.ready_at is not None and self._grace_seconds > 0 else None
+        if server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, signal.SIGTERM)
+            await wire.ended(self._keeper_fd, seconds=self._grace_seconds)
+        # On the plain rung the keeper itself has to kill what is left; elsewhere the kernel does it with the namespaces.
+        last = signal.SIGTERM if self._layout.rung is Rung.PLAIN else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._keeper, last)
+        if not await wire.ended(self._keeper_fd, seconds=KILL_SECONDS):
+            os.kill(self._keeper, signal.SIGKILL)
+            await wire.ended(self._keeper_fd, seconds=KILL_SECONDS)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._keeper, os.WNOHANG)  # noqa: ASYNC222  # it has ended: this only takes its status
+        await asyncio.to_thread(self._groups.kill)
+
+    def _server_pid(self) -> int | None:
+        """Return the process of the runtime's server: the eldest below the keeper, below bubblewrap and its init."""
+        family = processes.children()
+        pid = self._keeper
+        for _ in range(1 if self._layout.rung is Rung.PLAIN else 3):
+            below = family.get(pid)
+            if not below:
+                return None
+            pid = below[0]
+        return pid
+
+    def _leave_reason(self) -> None:
+        """Keep why it ended for a control that is not there to hear it."""
+        ended = self._folder.parent / ".ended"
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: then control hears it or reads that the machine is lost
+            ended.mkdir(mode=0o700, exist_ok=True)
+            draft = ended / f".{self._spec['id']}"
+            draft.write_text(json.dumps({"id": self._spec["id"], **self.reason}), "utf-8")
+            draft.replace(ended / f"{self._spec['id']}.json")
+
+    # -- limits -----------------------------------------------------------------------------------------------
+
+    async def _hold_limits(self) -> None:
+        """End the runtime when a deadline passes. The timer runs on CLOCK_BOOTTIME, so a machine that slept is not given more."""
+        loop = asyncio.get_running_loop()
+        timer = linux.new_timer()
+        loop.add_reader(timer, self._limits_changed.set)
+        try:
+            while True:
+                self._limits_changed.clear()
+                with contextlib.suppress(BlockingIOError):
+                    os.read(timer, 8)
+                due = await self._due()
+                if due is None:
+                    return
+                linux.set_timer(timer, due)
+                await self._limits_changed.wait()
+        finally:
+            loop.remove_reader(timer)
+            os.close(timer)
+
+    async def _due(self) -> float | None:
+        """Return when to look again, None when the runtime's time is over."""
+        now = linux.boottime()
+        if self.ready_at is None:
+            if now < self._started_at + START_SECONDS:
+                return self._started_at + START_SECONDS
+            self.end("start_timeout", f"Python did not answer within {START_SECONDS:.0f} seconds.")
+            return None
+        if now >= self.ready_at + self._max_lifetime:
+            longest = duration(self._max_lifetime)
+            self.end("max_lifetime", f"The runtime reached its longest life of {longest}.")
+            return None
+        if now >= self._used_at + self._idle_limit:
+            await self._look_at_use()  # someone may have come back in the last second
+            if linux.boottime() >= self._used_at + self._idle_limit:
+                limit = duration(self._idle_limit)
+                self.end("idle", f"Idle for {limit} (limit {limit}).")
+                return None
+        return min(self.ready_at + self._max_lifetime, self._used_at + self._idle_limit)
+
+    async def _follow_use(self) -> None:
+        while True:
+            await asyncio.sleep(max(0.2, min(USE_SECONDS, self._idle_limit / 6)))
+            await self._look_at_use()
+
+    async def _look_at_use(self) -> None:
+        if self._server is None:
+            return
+        try:
+            seen = await use.ask(self._server)
+        except use.NoUse:
+            return
+        self._busy = seen.busy
+        self._used_at = max(self._used_at, linux.boottime() - seen.seconds_ago)
+
+    async def _hold_memory(self) -> None:
+        """Kill the largest process when all of them together hold too much: what a control group would do."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            sizes = await asyncio.to_thread(self._sizes)
+            if sum(sizes.values()) > self._shape.memory_bytes:
+                largest = max(sizes, key=lambda pid: sizes[pid])
+                self._kills += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(largest, signal.SIGKILL)
+
+    def _sizes(self) -> dict[int, int]:
+        return {pid: processes.memory(pid) for pid in processes.below(self._keeper)}
+
+    # -- requests ---------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, uid = wire.peer(writer.get_extra_info("socket"))
+        try:
+            if uid != os.geteuid():
+                return
+            while line := await reader.readline():
+                request = json.loads(line)
+                if request["op"] == "watch":
+                    self._watchers.add(writer)
+                    continue
+                try:
+                    answer = await self._answer(request)
+                except Refused as refusal:
+                    answer = {"error": {"code": refusal.code, "message": str(refusal)}}
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # a client that goes away or talks nonsense is no concern of the runtime
+        finally:
+            self._watchers.discard(writer)
+            writer.close()
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request["op"]:
+            case "status":
+                return self._status()
+            case "stop":
+                self._grace_seconds = _positive(request.get("grace_seconds", 3.0))
+                self.end(str(request["code"]), str(request["message"]))
+            case "mount":
+                source, target = str(request["source"]), str(request["target"])
+                await self._drives.mount(source, target, readonly=bool(request["readonly"]))
+            case "unmount":
+                await self._drives.unmount(str(request["target"]))
+            case "mounts":
+                found = self._drives.mounted.items()
+                return {"mounts": [{"target": target, "readonly": readonly} for target, readonly in found]}
+            case "resources":
+                return await asyncio.to_thread(self._resources)
+            case "activity":
+                await self._look_at_use()
+                return {"busy": self._busy, "seconds_ago": max(0.0, linux.boottime() - self._used_at)}
+            case "touch":
+                self._used_at = linux.boottime()
+            case "limits":
+                longest = _positive(request["max_lifetime_seconds"])
+                idle = _positive(request["idle_limit_seconds"])
+                self._max_lifetime, self._idle_limit = longest, idle
+                self._limits_changed.set()
+            case "logs":
+                return {"text": self._log_tail()}
+            case other:
+                raise Refused("bad_request", f"Unknown request '{other}'.")
+        return {"ok": True}
+
+    def _status(self) -> dict[str, Any]:
+        spec = self._spec
+        return {
+            "id": spec["id"],
+            "user": spec["user"],
+            "file_id": spec["file_id"],
+            "state": self.state,
+            "port": self._server.port if self._server is not None else 0,
+            "ready_at": self.ready_at,
+            "rung": self._layout.rung,
+        }
+
+    async def _tell(self, event: dict[str, Any]) -> None:
+        for writer in list(self._watchers):
+            with contextlib.suppress(OSError):
+                writer.write(json.dumps(event).encode() + b"\n")
+                await writer.drain()
+
+    def _resources(self) -> dict[str, Any]:
+        used = self._groups.memory_used()
+        pids = processes.below(self._keeper)
+        return {
+            "memory_used": used if used is not None else sum(self._sizes().values()),
+            "memory_limit": self._shape.memory_bytes,
+            "disk_used": self._look_at_disk(),
+            "disk_free": shutil.disk_usage(self._folder).free,
+            "processes": len(pids),
+            "oom_kills": self._out_of_memory(),
+        }
+
+    def _look_at_disk(self) -> int:
+        """Return the bytes the runtime has written; the last known number when counting takes too long."""
+        command = ["du", "-sxk", str(self._folder)]
+        with contextlib.suppress(subprocess.TimeoutExpired, IndexError, ValueError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DU_SECONDS, check=False)
+            self._disk_used = int(done.stdout.split()[0]) * 1024
+        return self._disk_used
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise Refused("bad_request", "A number of seconds must be finite and not negative.")
+    return number
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the words of a sentence."""
+    if seconds >= 7200 and seconds % 3600 == 0:
+        return f"{seconds / 3600:.0f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:g} seconds"

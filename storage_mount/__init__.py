@@ -1,0 +1,1 @@
+"""Drive files: identities, paths that never leave their folder, trash; and what to mount where."""

@@ -1,0 +1,44 @@
+"""Fixtures every kind of test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.browser import open_browser
+from support.service import Running, running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules with a browser last: Playwright keeps an event loop in this thread, and no other can run beside it.
+
+    Whole modules move, so that none is entered twice and sets its fixtures up again.
+    """
+    with_browser = {item.path for item in items if "browser" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path in with_browser)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running installation with two users, `ada` (an administrator) and `bob`."""
+    with running(tmp_path_factory.mktemp("service") / "state") as service:
+        service.add_user("ada", admin=True)
+        service.add_user("bob")
+        yield service
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Debian's Chromium, headless."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def shots(request: pytest.FixtureRequest) -> Path:
+    """Where pictures of pages go."""
+    folder = Path(__file__).parent / "browser" / "shots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,165 @@
+"""What the contract tests of runtime backends share: runtimes started through the interface, and looks at the real machine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from quota.ticket import mint
+from spawner.environment import RuntimeEnvironment
+from spawner.local.backend import LocalBackend
+from spawner.local.limits import find_groups
+from spawner.local.probe import NoRung
+from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
+from support.kernel import run_cell
+
+STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
+SMALL = Shape("SMALL", 1 << 30, 1.0, 200)
+
+
+@dataclass
+class Runtime:
+    """A started runtime."""
+
+    spec: RuntimeSpec
+    endpoint: Endpoint
+    phases: list[Phase]
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url + self.spec.base_url
+
+    def ticket(self) -> str:
+        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
+
+    async def run(self, code: str, *, timeout: float = 60.0) -> str:
+        """Run a cell on a new kernel and return what it printed."""
+        return await asyncio.to_thread(run_cell, self.url, self.ticket(), code, timeout=timeout)
+
+    def path(self, below_content: str) -> str:
+        """Return where code inside finds a file of its working folder."""
+        return below_content
+
+    def processes(self) -> list[int]:
+        """Return every process of the machine that belongs to this runtime: supervisor, sandbox and all inside."""
+        return processes_of(self.id)
+
+
+@dataclass
+class Bench:
+    """A backend to test."""
+
+    backend: LocalBackend
+    folder: Path
+    rung: str
+    env: RuntimeEnvironment
+    started: list[Runtime] = field(default_factory=list)
+
+    def spec(self, user: str = "ada", **changes: object) -> RuntimeSpec:
+        runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
+        spec = RuntimeSpec(
+            id=runtime_id,
+            user=user,
+            file_id="f-1",
+            base_url=f"/user/{user}/{runtime_id}/",
+            shape=SMALL,
+            accelerator="NONE",
+            devices=(),
+            max_lifetime_seconds=600.0,
+            idle_limit_seconds=300.0,
+            ticket_key=secrets.token_bytes(32),
+            allow_origin="http://localhost:1",
+            control_url="http://127.0.0.1:1/",
+            public_control_url="http://localhost:1/services/control/",
+        )
+        return replace(spec, **changes)  # type: ignore[arg-type]
+
+    async def start(self, user: str = "ada", **changes: object) -> Runtime:
+        spec = self.spec(user, **changes)
+        phases: list[Phase] = []
+        endpoint = await self.backend.start(spec, phases.append)
+        runtime = Runtime(spec, endpoint, phases, self.folder / spec.id)
+        self.started.append(runtime)
+        return runtime
+
+    def another(self) -> LocalBackend:
+        """Return a backend as another process, or the hub after a restart, would make it."""
+        return LocalBackend(
+            self.folder, self.env.env, self.env.code, isolation=self.rung, allow_plain_multiuser=True
+        )
+
+
+@contextlib.asynccontextmanager
+async def make_bench(folder: Path, env: RuntimeEnvironment, rung: str) -> AsyncIterator[Bench]:
+    backend = LocalBackend(folder / "runtimes", env.env, env.code, isolation=rung, allow_plain_multiuser=True)
+    try:
+        backend.isolation()
+    except NoRung as error:
+        pytest.skip(str(error))
+    bench = Bench(backend, folder / "runtimes", rung, env)
+    try:
+        yield bench
+    finally:
+        for runtime in bench.started:
+            await backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
+    assert leftovers(bench) == []
+
+
+def leftovers(bench: Bench) -> list[str]:
+    """Return what the runtimes of a bench left on the machine: processes, mounts, control groups, folders."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    found = [f"mount below {bench.folder}"] if str(bench.folder) in mounts else []
+    for runtime in bench.started:
+        found += [f"process {pid}" for pid in runtime.processes()]
+        found += [f"group {folder}" for folder in find_groups(runtime.id).folders]
+        found += [f"folder {runtime.folder}"] if runtime.folder.exists() else []
+        short = Path(f"/tmp/minicolab-{runtime.id}")
+        found += [f"link {short}"] if short.is_symlink() else []
+        found += [f"log of {runtime.id}"] if (bench.folder / f"{runtime.id}.log").exists() else []
+    return found
+
+
+def processes_of(word: str) -> list[int]:
+    """Return the processes that name `word` in their command line or environment."""
+    needle, found = word.encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            try:
+                text = (folder / name).read_bytes()
+            except OSError:
+                continue
+            if needle in text and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+                break
+    return found
+
+
+def command_of(pid: int) -> bytes:
+    """Return the command line of a process, nothing when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+async def until(happened: Callable[[], bool], *, seconds: float = 10.0) -> float:
+    """Wait until it happened and return how long that took; fail after `seconds`."""
+    started = time.monotonic()
+    while not happened():
+        assert time.monotonic() - started < seconds, "it did not happen in time"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - started

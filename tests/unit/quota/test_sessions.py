@@ -1,0 +1,486 @@
+"""Limits, sessions and their record."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from quota import policy
+from quota.clock import FakeClock
+from quota.memory import MemoryLedger
+from quota.model import (
+    LIVE,
+    MOVES,
+    Allowed,
+    Announcement,
+    Denied,
+    Filter,
+    Limits,
+    Moment,
+    Reason,
+    Session,
+    State,
+)
+from quota.ports import Fenced, Ledger, LiveExists, NoSession
+from quota.service import Refused, Request, Sessions, new_runtime_id
+from quota.sql import Base, SessionRow, SqlLedger, create_engine
+
+LIMITS = Limits(
+    max_lifetime_seconds=43_200, idle_limit_seconds=5_400, warn_before_seconds=(600, 300, 60), max_runtimes=2
+)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BOOT = "boot-1"
+READY_AT = 5_000.0
+
+
+def at(seconds: float, *, wall_step: float = 0.0, boot_id: str = BOOT) -> Moment:
+    """Return the moment `seconds` after NOW, with the wall clock set forward by `wall_step`."""
+    return Moment(NOW + timedelta(seconds=seconds + wall_step), READY_AT + seconds, boot_id)
+
+
+def a_session(**changes: object) -> Session:
+    session = Session(
+        id=new_runtime_id(),
+        user="ada",
+        file_id="f1",
+        file_name="a.ipynb",
+        state=State.READY,
+        phase="ready",
+        phase_message="",
+        accelerator="NONE",
+        shape="STANDARD",
+        backend="local",
+        device=None,
+        created=NOW,
+        ready=NOW,
+        last_activity=NOW,
+        ended=None,
+        reason=None,
+        max_lifetime_seconds=43_200,
+        idle_limit_seconds=5_400,
+        boot_id=BOOT,
+        ready_boottime=READY_AT,
+        active_boottime=READY_AT,
+    )
+    return replace(session, **changes)  # type: ignore[arg-type]
+
+
+def _the(database: Engine | None) -> Engine:
+    assert database is not None
+    return database
+
+
+def a_request(file_id: str = "f1", user: str = "ada") -> Request:
+    return Request(user, file_id, "a.ipynb", "NONE", "STANDARD", "local", None)
+
+
+# A PostgreSQL that may be emptied, such as postgresql+psycopg://postgres@127.0.0.1:5432/test; the tests run on it too when named.
+POSTGRESQL = os.environ.get("MINICOLAB_TEST_POSTGRESQL")
+
+SQL = ["sqlite", *(["postgresql"] if POSTGRESQL else [])]
+
+
+@pytest.fixture(params=[*SQL, "memory"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Engine | None:
+    """Each test of the rules runs on every store; None is the one in memory."""
+    if request.param == "memory":
+        return None
+    if request.param == "sqlite":
+        return create_engine(f"sqlite:///{tmp_path}/control.sqlite")
+    assert POSTGRESQL is not None
+    engine = create_engine(POSTGRESQL)
+    Base.metadata.drop_all(engine)
+    return engine
+
+
+@pytest.fixture
+def ledger(database: Engine | None) -> Ledger:
+    return MemoryLedger() if database is None else SqlLedger(database)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sessions(ledger: Ledger, clock: FakeClock) -> Sessions:
+    return Sessions(ledger, clock, BOOT)
+
+
+@pytest.mark.parametrize(
+    ("live", "allowed"),
+    [
+        pytest.param(0, True, id="none"),
+        pytest.param(1, True, id="one-below"),
+        pytest.param(2, False, id="exactly-at"),
+        pytest.param(3, False, id="over"),
+    ],
+)
+def test_a_user_may_have_so_many_runtimes(live: int, allowed: bool) -> None:
+    decision = policy.may_start(LIMITS, [a_session() for _ in range(live)])
+    assert isinstance(decision, Allowed) is allowed
+    if isinstance(decision, Denied):
+        assert (decision.code, decision.limit, decision.used) == ("too_many_runtimes", 2, live)
+
+
+def test_life_counts_from_ready_and_idle_from_the_last_use() -> None:
+    session = a_session(
+        ready=NOW + timedelta(minutes=5),
+        ready_boottime=READY_AT + 300,
+        last_activity=NOW + timedelta(hours=1),
+        active_boottime=READY_AT + 3600,
+    )
+    assert policy.deadline(session, at(4000)) == NOW + timedelta(hours=12, minutes=5)
+    assert policy.idle_deadline(session, at(4000)) == NOW + timedelta(hours=2, minutes=30)
+    starting = a_session(state=State.STARTING, ready=None, last_activity=None)
+    assert policy.deadline(starting, at(0)) is None
+    assert policy.idle_deadline(starting, at(0)) is None
+
+
+@given(st.floats(0, 50_000), st.floats(-50_000_000, 50_000_000))
+def test_setting_the_wall_clock_changes_no_duration(elapsed: float, step: float) -> None:
+    session = a_session()
+    as_it_was, after = at(elapsed), at(elapsed, wall_step=step)
+    assert policy.life_left(session, after) == policy.life_left(session, as_it_was)
+    assert policy.idle_left(session, after) == policy.idle_left(session, as_it_was)
+    told: frozenset[tuple[str, float]] = frozenset()
+    assert policy.warning_due(LIMITS, session, after, told) == policy.warning_due(
+        LIMITS, session, as_it_was, told
+    )
+    late = {"grace_seconds": 3.0, "evidence": True}
+    assert policy.overdue(session, after, **late) == policy.overdue(session, as_it_was, **late)  # type: ignore[arg-type]
+
+
+def test_after_the_wall_clock_was_set_people_see_when_the_end_really_comes() -> None:
+    seen = policy.deadline(a_session(), at(3600, wall_step=13 * 3600))
+    assert seen == NOW + timedelta(hours=13 + 12)
+
+
+def test_times_of_another_boot_are_not_compared() -> None:
+    session = a_session()
+    again = Moment(NOW + timedelta(hours=1), 12.0, "boot-2")
+    assert policy.outlived_by_boot(session, again)
+    assert not policy.outlived_by_boot(session, at(0))
+    assert policy.life_left(session, again) == 43_200 - 3600
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told", "expected"),
+    [
+        pytest.param(79, [], None, id="early"),
+        pytest.param(80, [], ("idle", 600), id="ten-minutes-before"),
+        pytest.param(81, [("idle", 600)], None, id="told-once"),
+        pytest.param(86, [("idle", 600)], ("idle", 300), id="five-minutes-before"),
+        pytest.param(89.5, [], ("idle", 60), id="only-the-nearest"),
+        pytest.param(90, [], None, id="at-the-end"),
+    ],
+)
+def test_an_end_is_announced_once_at_each_threshold(
+    minutes: float, told: list[tuple[str, float]], expected: tuple[str, float] | None
+) -> None:
+    due = policy.warning_due(LIMITS, a_session(), at(minutes * 60), frozenset(told))
+    assert ((due.ends, due.threshold) if due is not None else None) == expected
+
+
+def test_an_end_that_moved_away_is_announced_anew() -> None:
+    told = frozenset({("idle", 600.0), ("idle", 300.0)})
+    assert policy.still_told(a_session(), at(86 * 60), told) == told
+    used = a_session(active_boottime=READY_AT + 86 * 60)
+    assert policy.still_told(used, at(86 * 60), told) == frozenset()
+
+
+def test_a_threshold_longer_than_the_limit_is_left_out() -> None:
+    session = a_session(idle_limit_seconds=120, max_lifetime_seconds=1e6)
+    assert policy.warning_due(LIMITS, session, at(1), frozenset()) is None
+    assert policy.warning_due(LIMITS, session, at(70), frozenset()) == Announcement("idle", 60, 50)
+
+
+@given(st.floats(0, 100_000), st.floats(0, 100_000))
+def test_a_warning_never_comes_after_the_end(elapsed: float, used_at: float) -> None:
+    session = a_session(active_boottime=READY_AT + min(used_at, elapsed))
+    due = policy.warning_due(LIMITS, session, at(elapsed), frozenset())
+    if due is not None:
+        assert 0 < due.seconds_left <= due.threshold
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "used", "evidence", "code"),
+    [
+        pytest.param(5_400, 0, True, None, id="idle-at-the-limit"),
+        pytest.param(5_402, 0, True, None, id="idle-within-the-grace"),
+        pytest.param(5_404, 0, True, "idle", id="idle-beyond"),
+        pytest.param(5_404, 0, False, None, id="idle-but-nobody-could-look"),
+        pytest.param(9_000, 8_999, True, None, id="in-use"),
+        pytest.param(43_202, 43_201, True, None, id="old-within-the-grace"),
+        pytest.param(43_204, 43_203, True, "max_lifetime", id="old"),
+        pytest.param(43_204, 0, False, "max_lifetime", id="old-and-silent"),
+    ],
+)
+def test_what_is_overdue(elapsed: float, used: float, evidence: bool, code: str | None) -> None:
+    session = a_session(active_boottime=READY_AT + used)
+    reason = policy.overdue(session, at(elapsed), grace_seconds=3, evidence=evidence)
+    assert (reason.code if reason is not None else None) == code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1, "1 second"),
+        (4, "4 seconds"),
+        (90, "90 seconds"),
+        (5400, "90 minutes"),
+        (43200, "12 hours"),
+        (0.5, "0.5 seconds"),
+    ],
+)
+def test_durations_are_told_as_people_say_them(seconds: float, text: str) -> None:
+    assert policy.duration(seconds) == text
+
+
+def test_one_live_runtime_per_user_and_notebook_also_under_real_concurrency(sessions: Sessions) -> None:
+    found: list[str] = []
+    start = threading.Barrier(8)
+
+    def begin() -> None:
+        start.wait()
+        found.append(sessions.begin(a_request(), LIMITS)[0].id)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert len(sessions.ledger.live("ada")) == 1
+
+
+def test_an_ended_runtime_makes_room_and_keeps_its_reason(sessions: Sessions) -> None:
+    first, new = sessions.begin(a_request(), LIMITS)
+    assert new
+    sessions.ready(first.id, None)
+    sessions.end(first.id, Reason("idle", "Idle for 90 minutes."))
+    second, new = sessions.begin(a_request(), LIMITS)
+    assert new
+    assert second.id != first.id
+    history, total = sessions.ledger.find(Filter(user="ada"), 0, 10)
+    assert total == 2
+    assert {s.id: s.reason for s in history}[first.id] == Reason("idle", "Idle for 90 minutes.")
+
+
+def test_the_limit_is_refused_with_its_numbers(sessions: Sessions) -> None:
+    sessions.begin(a_request("f1"), LIMITS)
+    sessions.begin(a_request("f2"), LIMITS)
+    with pytest.raises(Refused) as refused:
+        sessions.begin(a_request("f3"), LIMITS)
+    assert (refused.value.denied.limit, refused.value.denied.used) == (2, 2)
+    assert sessions.begin(a_request("f3", user="bob"), LIMITS)[1]
+
+
+def test_an_end_is_recorded_once(sessions: Sessions) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    sessions.end(session.id, Reason("first", "."))
+    again = sessions.end(session.id, Reason("second", "."))
+    assert again.reason == Reason("first", ".")
+
+
+@given(st.lists(st.sampled_from(list(State)), max_size=8), st.booleans())
+def test_no_order_of_moves_brings_an_ended_session_back(moves: list[State], in_memory: bool) -> None:
+    ledger: Ledger = MemoryLedger() if in_memory else SqlLedger(create_engine("sqlite://"))
+    session, _ = Sessions(ledger, FakeClock(), BOOT).begin(a_request(), LIMITS)
+    state = State.STARTING
+    for move in moves:
+        now = ledger.move(session.id, move, NOW).state
+        assert now is state or now in MOVES[state]
+        if state not in LIVE:
+            assert now is state
+        state = now
+
+
+def test_the_record_tells_each_move_once(sessions: Sessions) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    sessions.ready(session.id, None)
+    sessions.ready(session.id, None)
+    sessions.stopping(session.id, Reason("user_deleted", "Ended."))
+    sessions.end(session.id, Reason("user_deleted", "Ended."))
+    sessions.ready(session.id, None)
+    events = sessions.ledger.events(session.id)
+    assert [name for name, _, _ in events] == ["created", "ready", "stopping", "ended"]
+    assert events[-1][1] == {"code": "user_deleted", "message": "Ended."}
+
+
+def test_a_session_being_ended_knows_why_already(sessions: Sessions) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    assert sessions.stopping(session.id, Reason("admin", "Ended.")).reason == Reason("admin", "Ended.")
+
+
+def test_the_last_use_only_grows_and_ends_with_the_session(sessions: Sessions, clock: FakeClock) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    sessions.ready(session.id, None)
+    clock.advance(100)
+    sessions.used({session.id: 10})
+    sessions.used({session.id: 50})
+    sessions.used({})
+    used = sessions.ledger.get(session.id)
+    assert used is not None
+    assert used.active_boottime == clock.boottime() - 10
+    assert used.last_activity == clock.now() - timedelta(seconds=10)
+    sessions.end(session.id, Reason("idle", "."))
+    sessions.used({session.id: 0})
+    sessions.phase(session.id, "ready", "late")
+    after = sessions.ledger.get(session.id)
+    assert after is not None
+    assert (after.active_boottime, after.phase_message) == (used.active_boottime, "Connected")
+
+
+def test_life_is_counted_from_when_the_machine_was_ready_not_from_when_it_was_noticed(
+    sessions: Sessions, clock: FakeClock
+) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    noticed = sessions.ready(session.id, clock.boottime() - 60)
+    assert noticed.ready == clock.now() - timedelta(seconds=60)
+    assert policy.life_left(noticed, sessions.moment()) == 43_200 - 60
+
+
+def test_sessions_are_found_by_user_file_and_state(sessions: Sessions, clock: FakeClock) -> None:
+    one, _ = sessions.begin(a_request("f1"), LIMITS)
+    clock.advance(1)
+    two, _ = sessions.begin(a_request("f2"), LIMITS)
+    clock.advance(1)
+    sessions.begin(a_request("f1", user="bob"), LIMITS)
+    sessions.end(one.id, Reason("idle", "."))
+
+    def ids(which: Filter, offset: int = 0, limit: int = 10) -> list[str]:
+        return [s.id for s in sessions.ledger.find(which, offset, limit)[0]]
+
+    assert ids(Filter(user="ada")) == [two.id, one.id]
+    assert ids(Filter(user="ada"), 1, 1) == [one.id]
+    assert ids(Filter(user="ada", file_id="f1")) == [one.id]
+    assert ids(Filter(user="ada", states=LIVE)) == [two.id]
+    assert sessions.ledger.find(Filter(), 0, 1)[1] == 3
+
+
+def test_an_instance_that_was_replaced_changes_nothing_any_more(
+    ledger: Ledger, database: Engine | None
+) -> None:
+    other: Ledger = MemoryLedger(ledger) if isinstance(ledger, MemoryLedger) else SqlLedger(_the(database))
+    first = ledger.take_over("one", NOW)
+    mine = a_session(state=State.STARTING)
+    ledger.begin(mine)
+    assert other.take_over("two", NOW) == first + 1
+    for write in (
+        lambda: ledger.begin(a_session(file_id="f2")),
+        lambda: ledger.move(mine.id, State.READY, NOW),
+        lambda: ledger.note(mine.id, {"phase": "server"}),
+        lambda: ledger.note_use({mine.id: (NOW, 1.0)}),
+        lambda: ledger.end(mine.id, State.ENDED, Reason("x", "."), NOW),
+        lambda: ledger.record(mine.id, "x", {}, NOW),
+    ):
+        with pytest.raises(Fenced):
+            write()
+    assert ledger.get(mine.id) == mine
+    assert other.move(mine.id, State.READY, NOW).state is State.READY
+
+
+def test_what_is_not_there_is_said(ledger: Ledger) -> None:
+    assert ledger.get("r-nothing") is None
+    with pytest.raises(NoSession):
+        ledger.move("r-nothing", State.READY, NOW)
+    with pytest.raises(NoSession):
+        ledger.end("r-nothing", State.ENDED, Reason("x", "."), NOW)
+
+
+def test_the_store_itself_holds_one_live_runtime(ledger: Ledger) -> None:
+    ledger.begin(a_session(id="r-1"))
+    with pytest.raises(LiveExists) as exists:
+        ledger.begin(a_session(id="r-2"))
+    assert exists.value.session.id == "r-1"
+    assert ledger.get("r-2") is None
+    assert ledger.events("r-2") == []
+
+
+@pytest.mark.parametrize("database", SQL, indirect=True)
+def test_the_database_itself_keeps_the_record_append_only(ledger: Ledger, database: Engine) -> None:
+    ledger.begin(a_session(id="r-1"))
+    for statement in ("UPDATE quota_events SET event = 'x'", "DELETE FROM quota_events"):
+        with pytest.raises(DBAPIError, match="append-only"), database.begin() as connection:
+            connection.execute(text(statement))
+    assert [name for name, _, _ in ledger.events("r-1")] == ["created"]
+
+
+def test_sqlite_commits_survive_a_power_cut(tmp_path: Path) -> None:
+    with create_engine(f"sqlite:///{tmp_path}/control.sqlite").begin() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "delete"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/control.sqlite"
+    first = SqlLedger(create_engine(url))
+    first.begin(a_session(id="r-1", boot_id=None, ready_boottime=None, active_boottime=None))
+    with create_engine(url).begin() as connection:
+        for column in ("boot_id", "ready_boottime", "active_boottime"):
+            connection.execute(text(f"ALTER TABLE quota_sessions DROP COLUMN {column}"))
+    session = SqlLedger(create_engine(url)).get("r-1")
+    assert session is not None
+    assert session.boot_id is None
+    assert policy.life_left(session, at(60)) == 43_200 - 60
+
+
+def test_postgresql_is_asked_for_the_same_rules() -> None:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    index = next(i for i in SessionRow.__table__.indexes if i.name == "quota_one_live_runtime")  # type: ignore[attr-defined]
+    made = str(CreateIndex(index).compile(dialect=dialect))
+    assert "CREATE UNIQUE INDEX" in made
+    assert "WHERE state IN ('queued', 'starting', 'ready', 'stopping')" in made
+    assert '"user" VARCHAR(255)' in str(CreateTable(SessionRow.__table__).compile(dialect=dialect))  # type: ignore[arg-type]
+
+
+def test_a_killed_writer_leaves_whole_sessions(tmp_path: Path) -> None:
+    """A process that writes sessions is killed again and again: each session is there with its first event, or not at all."""
+    import subprocess
+    import sys
+
+    url = f"sqlite:///{tmp_path}/control.sqlite"
+    code = (
+        "import sys\n"
+        "from quota.clock import SystemClock\nfrom quota.model import Limits\n"
+        "from quota.service import Request, Sessions\nfrom quota.sql import SqlLedger, create_engine\n"
+        f"s = Sessions(SqlLedger(create_engine({url!r})), SystemClock(), 'b')\n"
+        "n = 0\n"
+        "while True:\n"
+        "    n += 1\n"
+        "    made, _ = s.begin(Request('ada', f'{sys.argv[1]}-{n}', 'a', 'NONE', 'S', 'local', None), Limits(1, 1, (), 10**9))\n"
+        "    print(made.id, flush=True)\n"
+    )
+    acknowledged: list[str] = []
+    for run in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            acknowledged += [process.stdout.readline().strip() for _ in range(3 + run)]
+            process.kill()
+    ledger = SqlLedger(create_engine(url))
+    stored = {s.id for s in ledger.live()}
+    assert set(acknowledged) <= stored
+    assert all([name for name, _, _ in ledger.events(i)] == ["created"] for i in stored)
+
+
+def test_a_runtime_id_is_a_server_name_and_hard_to_guess() -> None:
+    ids = {new_runtime_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(len(i) == 14 and i.startswith("r-") and i[2:].isalnum() and i.islower() for i in ids)
