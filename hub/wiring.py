@@ -15,7 +15,8 @@ from quota.ticket import runtime_key
 from quota.windows import ROLLING
 from spawner.environment import Progress
 from spawner.local.backend import LocalBackend
-from spawner.model import IsolationReport, RuntimeSpec, Shape
+from spawner.model import Budget as CarriedBudget
+from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
@@ -115,9 +116,18 @@ def runtime_spec_builder(service: Service) -> Callable[[str, str, dict[str, Any]
             allow_origin=service.app_origin,
             control_url=service.kernel_control_url,
             public_control_url=f"{service.app_origin}/services/control/",
+            budget=_carried(options.get("budget")),
+            snapshot_bytes=int(options.get("snapshot_bytes", 0)),
         )
 
     return build
+
+
+def _carried(budget: dict[str, Any] | None) -> CarriedBudget | None:
+    if budget is None:
+        return None
+    reason = EndReason(str(budget["code"]), str(budget["message"]))
+    return CarriedBudget(float(budget["seconds"]), reason)
 
 
 def make_drive(service: Service) -> DriveService:

@@ -123,14 +123,14 @@ def overlap(charge: Charge, since: datetime, until: datetime) -> float:
 def _seconds_left(
     budget: Budget, limit: float, used: float, rate: float, now: datetime, ends: datetime | None
 ) -> float | None:
-    """Return in how many seconds the budget is used up at this rate.
+    """Return in how many seconds the budget is used up at this rate; less than nothing when it was before now.
 
     A calendar budget that outlasts its window goes on with the next one's hours. Of a rolling one, what leaves the window
     meanwhile is not counted on: looked at again later, the end has moved away.
     """
     if rate <= 0:
         return None
-    seconds = max(0.0, limit - used) / rate * HOUR
+    seconds = (limit - used) / rate * HOUR
     if ends is not None and (until := (ends - now).total_seconds()) < seconds:
         return until + budget.hours / rate * HOUR
     return seconds
