@@ -8,6 +8,8 @@ import re
 import pytest
 from control_support import World
 
+from support.patience import PATIENCE
+
 
 async def test_a_runtime_goes_from_intent_to_ready_to_ended_and_the_record_keeps_why(here: World) -> None:
     status, made = await here.call("ada", "POST", "runtimes", {"file_id": "nb-ada"})
@@ -132,7 +134,7 @@ async def test_a_large_body_is_refused_before_it_is_read(here: World) -> None:
         b"POST /services/control/api/v1/runtimes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Content-Length: 10737418240\r\n\r\n{"
     )
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         assert b" 413 " in await reader.readline()
     writer.close()
 
