@@ -20,6 +20,7 @@ from support.patience import PATIENCE, until_async
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+PYTHON_PATH = f"{ROOT}:{HERE}:{ROOT / 'tests'}"
 
 
 @asynccontextmanager
@@ -31,7 +32,7 @@ async def control_process(here: World) -> AsyncIterator[asyncio.subprocess.Proce
         "--state",
         str(here.service.state),
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"},
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -190,7 +191,7 @@ async def test_a_second_control_ends_with_75_and_names_the_first(outside: World)
             "--state",
             str(here.service.state),
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"},
+            env={**os.environ, "PYTHONPATH": PYTHON_PATH},
             stderr=asyncio.subprocess.PIPE,
         )
         _, said = await second.communicate()
