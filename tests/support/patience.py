@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from types import TracebackType
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 
 # One probe: a piece of work, then a sleep. What it takes on an ordinary machine with nothing else to do.
 WORK_SECONDS, SLEEP_SECONDS = 0.008, 0.024
