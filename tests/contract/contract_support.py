@@ -160,8 +160,7 @@ def command_of(pid: int) -> bytes:
 async def watching(runtime: Runtime, backend: LocalBackend) -> asyncio.Task[EndReason]:
     """Return a task that waits for the runtime's end, once the supervisor knows of it."""
     watcher = asyncio.create_task(backend.wait_end(runtime.id))
-    for _ in range(
-        2
-    ):  # what is asked and answered later: by then the supervisor has read what the watcher sent
+    # What is asked later is answered later: by then the supervisor has read what the watcher sent.
+    for _ in range(2):
         assert await backend.observe(runtime.id) is not None
     return watcher
