@@ -29,7 +29,9 @@ def open_browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as play:
         browser = play.chromium.launch(
-            executable_path=shutil.which("chromium") or "/usr/bin/chromium", args=FLAGS
+            executable_path=shutil.which("chromium") or "/usr/bin/chromium",
+            args=FLAGS,
+            timeout=PATIENCE * 1000,
         )
         yield browser
         browser.close()
