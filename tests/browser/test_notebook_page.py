@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
 from support.browser import click_into, sign_in
 from support.patience import Stopwatch, until
@@ -196,6 +196,28 @@ def test_a_reload_finds_the_running_cell_and_goes_on_with_its_output(page: Page,
         "data-running", "false"
     )
     until(lambda: "finished" in json.dumps(content(service, file_id)["cells"]))
+
+
+def test_what_a_running_cell_says_before_the_reloaded_page_is_joined_to_its_kernel_is_not_lost(
+    page: Page, service: Running
+) -> None:
+    source = "import os, time\nprint('begin')\nwhile not os.path.exists('/content/go'): time.sleep(0.05)\nprint('finished')"
+    file_id = open_page(page, service, code(source, "c1"))
+    run_cell(page, 0)
+    expect(page.locator(".jp-OutputArea-output")).to_contain_text("begin")
+
+    def deaf(socket: WebSocketRoute) -> None:
+        to = socket.connect_to_server()
+        socket.on_message(to.send)
+        to.on_message(lambda _: None)
+
+    page.route_web_socket(re.compile("/api/kernels/.*/channels"), deaf)
+    page.reload()
+    prompt = page.locator(".jp-CodeCell .jp-InputPrompt")
+    expect(prompt).to_have_attribute("data-running", "true")
+    service.execute("ada", runtimes(service, file_id)[0]["id"], "open('/content/go','w').close()")
+    expect(page.locator(".jp-CodeCell .jp-OutputArea")).to_have_text(re.compile(r"^\s*begin\s+finished\s*$"))
+    expect(prompt).to_have_attribute("data-running", "false")
 
 
 def test_a_second_tab_uses_the_same_kernel_and_sees_edits_and_outputs(
