@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +22,7 @@ from tornado.httpserver import HTTPServer
 
 from hub.control.app import make_app, make_control
 from hub.control.handlers import Control
+from hub.installation import free_port
 from hub.settings import Ports, Service, Settings, save_service
 from hub.setup.runtime_environment import environment_for
 from spawner.environment import Progress
@@ -40,6 +40,7 @@ from spawner.model import (
     RuntimeSpec,
 )
 from spawner.ports import BackendError, OnPhase
+from support.patience import PATIENCE
 
 API = "/services/control/api/v1"
 TOKENS = {"ada-token": "ada", "bob-token": "bob", "root-token": "root"}
@@ -362,13 +363,6 @@ def hub_app(hub: FakeHub) -> web.Application:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 def make_service(state: Path, **settings: Any) -> Service:
     """Return an installation below `state`, its environment complete, and write it down for other processes."""
     port = free_port()
@@ -427,10 +421,10 @@ class World:
         return await self.until(user, model["id"], lambda m: m["state"] == "ready")
 
     async def until(
-        self, user: str, runtime_id: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 10
+        self, user: str, runtime_id: str, wanted: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
         """Follow the runtime's events until one is wanted."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE):
             async for _, model in self.events(user, runtime_id):
                 if wanted(model):
                     return model
@@ -469,7 +463,7 @@ async def world(state: Path, *, control: bool = True, **settings: Any) -> AsyncI
         await parts.orchestrator.recover()
         server.listen(service.ports.control, "127.0.0.1")
         tick = asyncio.create_task(parts.orchestrator.tick_for_ever())
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http:
         try:
             yield World(service, backend, hub, http, parts, hub_server)
         finally:
