@@ -9,7 +9,7 @@ from tornado import web
 
 from gpu_scheduler.nvml import NvmlInventory
 from gpu_scheduler.service import Accelerators
-from hub.control import handlers, pages, quota_api
+from hub.control import handlers, limit_pages, pages, quota_api
 from hub.control.consent import ConsentStore, make_server
 from hub.control.files import Files
 from hub.control.handlers import Control
@@ -102,7 +102,8 @@ def make_app(control: Control) -> web.Application:
         (PREFIX + "metrics", quota_api.MetricsHandler),
         (PREFIX + "oauth/authorize", pages.AuthorizeHandler),
         (PREFIX + "oauth/token", pages.OAuthTokenHandler),
-        (PREFIX + "admin", pages.AdminPageHandler),
+        (PREFIX + "usage", limit_pages.UsagePageHandler),
+        (PREFIX + "admin", limit_pages.AdminPageHandler),
         (PREFIX + ".*", NotFoundHandler),
         (
             r"/.*",
