@@ -76,6 +76,7 @@ class UsagePageHandler(_LimitPage):
         live = sessions.ledger.live(who.user)
         self.render(
             "usage.html",
+            active="usage",
             limits=ends.limits(who, Kind("NONE", "STANDARD")),
             balances=sessions.balances(ends.rules, budgets.of_user(ends.rules, who)),
             share=share,
@@ -100,6 +101,7 @@ class AdminPageHandler(_LimitPage):
         ended, _ = ledger.find(Filter(states=frozenset({State.ENDED, State.FAILED})), 0, SESSIONS_SHOWN)
         self.render(
             "admin.html",
+            active="admin",
             message=message,
             live=ledger.live(),
             ended=ended,

@@ -164,6 +164,7 @@ export class Header {
   #showAccount(): void {
     const person = this.#person;
     const items: readonly MenuItem[] = [
+      { label: 'Usage', icon: 'recent', href: '/services/control/usage' },
       ...(person?.admin === true ? [{ label: 'Admin', icon: 'admin', href: '/services/control/admin' }] : []),
       { label: 'API tokens', icon: 'link', href: '/hub/token' },
       { label: 'Keyboard shortcuts', icon: 'keyboard', keys: '?', run: () => { this.events.help(); } },
