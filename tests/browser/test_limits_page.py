@@ -96,7 +96,7 @@ def runtime_of(service: Running, user: str, file_id: str) -> dict[str, Any]:
 
 
 def test_an_idle_runtime_is_announced_kept_and_at_last_explained(
-    tabs: dict[str, Page], limited: Running
+    tabs: dict[str, Page], limited: Running, shots: Path
 ) -> None:
     page = tabs["ada"]
     file_id = open_notebook(page, limited, "ada")
@@ -105,6 +105,7 @@ def test_an_idle_runtime_is_announced_kept_and_at_last_explained(
     expect(line).to_contain_text(
         re.compile(r"This runtime will be reset in 0:\d\d because it is idle\."), timeout=SLOW
     )
+    page.screenshot(path=shots / "limits-idle-warning.png")
     line.get_by_role("button", name="Keep").click()
     expect(line).to_have_count(0)
     assert runtime_of(limited, "ada", file_id)["state"] == "ready"
@@ -124,7 +125,7 @@ def test_an_idle_runtime_is_announced_kept_and_at_last_explained(
     expect(ended).to_contain_text("idle for 30 seconds", timeout=SLOW)
     ended.get_by_role("button", name="Reconnect").click()
     expect(ended).to_have_count(0, timeout=SLOW)
-    run_first_cell(page)
+    expect(page.locator(".mc-connect")).to_have_attribute("data-state", "connected", timeout=SLOW)
 
 
 def test_typing_keeps_a_runtime_and_what_was_typed_is_there_after_the_end(
@@ -146,13 +147,15 @@ def test_typing_keeps_a_runtime_and_what_was_typed_is_there_after_the_end(
 
 
 def test_a_longest_life_is_announced_and_extended_as_often_as_allowed(
-    tabs: dict[str, Page], limited: Running
+    tabs: dict[str, Page], limited: Running, shots: Path
 ) -> None:
     page = tabs["carol"]
     file_id = open_notebook(page, limited, "carol")
     run_first_cell(page)
     line = page.locator(".mc-line-warning")
     expect(line).to_contain_text("This runtime reaches its longest life of 25 seconds in 0:", timeout=SLOW)
+    page.set_viewport_size({"width": 480, "height": 700})
+    page.screenshot(path=shots / "limits-lifetime-warning-narrow.png")
     line.get_by_role("button", name="Extend by 1 hour").click()
     expect(line).to_have_count(0)
     model = runtime_of(limited, "carol", file_id)
@@ -160,7 +163,7 @@ def test_a_longest_life_is_announced_and_extended_as_often_as_allowed(
 
 
 def test_one_runtime_too_many_is_refused_with_its_numbers_and_sessions_to_end(
-    tabs: dict[str, Page], limited: Running, contexts: dict[str, BrowserContext]
+    tabs: dict[str, Page], limited: Running, shots: Path
 ) -> None:
     first = tabs["carol"]
     for item in limited.api("carol", "GET", f"{CONTROL}/runtimes").json()["items"]:
@@ -173,9 +176,11 @@ def test_one_runtime_too_many_is_refused_with_its_numbers_and_sessions_to_end(
     expect(dialog).to_contain_text("Too many sessions")
     expect(dialog.locator(".mc-facts")).to_contain_text("1 of 1")
     expect(dialog.get_by_role("link", name="View usage")).to_have_attribute("href", f"{PAGES}/usage")
+    first.screenshot(path=shots / "limits-refusal.png")
     dialog.get_by_role("button", name="Manage sessions").click()
     expect(dialog).to_contain_text("Active sessions")
     expect(dialog).to_contain_text(file["name"])
+    first.screenshot(path=shots / "limits-sessions.png")
     dialog.get_by_role("button", name="Terminate").click()
     expect(dialog).to_contain_text("No active sessions.", timeout=SLOW)
     dialog.get_by_role("button", name="Close").click()
@@ -183,7 +188,9 @@ def test_one_runtime_too_many_is_refused_with_its_numbers_and_sessions_to_end(
     expect(first.locator(".mc-connect")).to_have_attribute("data-state", "connected", timeout=SLOW)
 
 
-def test_what_a_runtime_left_is_offered_to_the_next_one(tabs: dict[str, Page], limited: Running) -> None:
+def test_what_a_runtime_left_is_offered_to_the_next_one(
+    tabs: dict[str, Page], limited: Running, shots: Path
+) -> None:
     page = tabs["bob"]
     open_notebook(page, limited, "bob", "open('/content/kept.txt', 'w').write('kept'); print(6 * 7)")
     page.locator("#mc-menu .lm-MenuBar-item", has_text="Tools").click()
@@ -191,6 +198,7 @@ def test_what_a_runtime_left_is_offered_to_the_next_one(tabs: dict[str, Page], l
     keep = page.get_by_label("Keep /content when a runtime ends")
     keep.check()
     expect(keep).to_be_checked()
+    page.screenshot(path=shots / "limits-settings.png")
     page.locator(".jp-Dialog").get_by_role("button", name="Close").click()
     assert limited.api("bob", "GET", f"{CONTROL}/quota").json()["keep_content"] is True
     run_first_cell(page)
@@ -198,6 +206,7 @@ def test_what_a_runtime_left_is_offered_to_the_next_one(tabs: dict[str, Page], l
     page.locator(".mc-line-ended").get_by_role("button", name="Reconnect").click()
     offer = page.locator(".mc-line-quiet")
     expect(offer).to_contain_text("Files of your last runtime were kept.", timeout=SLOW)
+    page.screenshot(path=shots / "limits-restore.png")
     offer.get_by_role("button", name="Restore").click()
     expect(offer).to_contain_text("back in /content", timeout=SLOW)
 
