@@ -228,7 +228,7 @@ def test_usage_and_admin_say_what_was_used_and_by_whom(tabs: dict[str, Page], li
     row = admin.get_by_role("row").filter(has_text="busy.ipynb").first
     expect(row).to_contain_text("bob")
     row.get_by_label("Reason for bob").fill("the machine is needed")
-    row.get_by_role("button", name="End").click()
+    row.get_by_role("button", name="End", exact=True).click()
     expect(admin.locator("body")).to_contain_text("the machine is needed")
     ended = limited.api("bob", "GET", f"{CONTROL}/runtimes/{runtime['id']}").json()
     assert ended["reason"] == {
