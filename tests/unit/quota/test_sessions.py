@@ -484,3 +484,17 @@ def test_a_runtime_id_is_a_server_name_and_hard_to_guess() -> None:
     ids = {new_runtime_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(i) == 14 and i.startswith("r-") and i[2:].isalnum() and i.islower() for i in ids)
+
+
+def test_an_end_that_is_noticed_later_is_charged_until_it_was(sessions: Sessions, clock: FakeClock) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    sessions.ready(session.id, None)
+    clock.advance(100)
+    ended_at, wall = clock.boottime(), clock.now()
+    clock.advance(3600)  # control was down
+    clock.wall += timedelta(hours=13)  # and somebody set the clock
+    ended = sessions.end(session.id, Reason("max_lifetime", "."), ended_boottime=ended_at)
+    assert ended.used_seconds == pytest.approx(100)
+    assert ended.ended is not None
+    assert ended.ended - wall == timedelta(hours=13)
+    assert sessions.ledger.events(session.id)[-1][1]["used_seconds"] == pytest.approx(100)
