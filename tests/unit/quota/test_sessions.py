@@ -429,6 +429,7 @@ def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> 
     first = SqlLedger(create_engine(url))
     first.begin(a_session(id="r-1", boot_id=None, ready_boottime=None, active_boottime=None))
     with create_engine(url).begin() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))  # as before there were revisions
         for column in ("boot_id", "ready_boottime", "active_boottime"):
             connection.execute(text(f"ALTER TABLE quota_sessions DROP COLUMN {column}"))
     session = SqlLedger(create_engine(url)).get("r-1")
