@@ -7,12 +7,14 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hub.settings import Ports, Service, Settings, SettingsError, load_service, save_service
+
+FIRST_PORT = 20_000  # of those a free one is chosen from; they end where the kernel's own begin
 
 
 class AlreadyRunning(Exception):
@@ -131,10 +133,28 @@ def _port(preferred: int | None, taken: set[int]) -> int:
     if preferred is not None and preferred not in taken and port_is_free(preferred):
         taken.add(preferred)
         return preferred
+    port = free_port(taken)
+    taken.add(port)
+    return port
+
+
+def free_port(taken: Container[int] = ()) -> int:
+    """Return a free loopback port, one the kernel gives nobody who asks for any port.
+
+    So it is still free when its process begins to listen, and when that process is away for a moment.
+    """
+    try:
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        end = 32768
+    tries = 1000 if end > FIRST_PORT else 0
+    for _ in range(tries):
+        port = FIRST_PORT + secrets.randbelow(end - FIRST_PORT)
+        if port not in taken and port_is_free(port):
+            return port
     while True:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
-            port: int = s.getsockname()[1]
+            port = int(s.getsockname()[1])
         if port not in taken:
-            taken.add(port)
             return port

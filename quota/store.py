@@ -149,7 +149,7 @@ def prepare_database(engine: Engine) -> None:
 
     A database of a newer program is refused before anything is written. One that is of this revision is only looked at.
     """
-    with _as_store_errors(engine):
+    with store_errors(engine):
         with engine.connect() as connection:
             _check_whole(connection)
             found = migrations.current(connection)
@@ -267,7 +267,8 @@ def _newest_first(paths: Iterator[Path] | list[Path]) -> list[Path]:
 
 
 @contextmanager
-def _as_store_errors(engine: Engine) -> Iterator[None]:
+def store_errors(engine: Engine) -> Iterator[None]:
+    """Turn the database's faults into StoreError."""
     try:
         yield
     except DBAPIError as error:

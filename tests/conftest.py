@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.browser import open_browser
 from support.service import Running, running
+
+# How fast the machine makes an example says nothing about our code. CI takes the same examples every time.
+settings.register_profile(
+    "minicolab",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+    print_blob=True,
+)
+settings.load_profile("minicolab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

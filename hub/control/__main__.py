@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from spawner.ports import RuntimeBackend
 
 HEADROOM_BYTES = 64 << 10  # above the API's own limit, so that it is the API that refuses, with a sentence
+EXIT_IO = 74
 TRY_LATER = 75
 EXIT_SETTINGS = 78
 log = logging.getLogger("hub.control")
 
 
 def main(backend: RuntimeBackend | None = None) -> int:
-    """Run until told to stop; return the exit status: 75 when another instance acts, 78 when settings are refused.
+    """Run until told to stop; return the exit status.
+
+    74: the database is damaged or can not be written; 75: another instance acts, or another program holds the database;
+    78: settings are refused, or the database is of a newer program.
 
     `backend` None: the one the settings name.
     """
@@ -32,6 +36,7 @@ def main(backend: RuntimeBackend | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from hub.control.lease import Held, Lease
     from hub.settings import SettingsError, load_service
+    from quota.store import StoreBusy, StoreError, StoreTooNew
 
     try:
         service = load_service(state)
@@ -44,6 +49,15 @@ def main(backend: RuntimeBackend | None = None) -> int:
         return TRY_LATER
     try:
         return asyncio.run(serve(service, backend))
+    except StoreError as error:
+        log.critical("%s", error)
+        return (
+            EXIT_SETTINGS
+            if isinstance(error, StoreTooNew)
+            else TRY_LATER
+            if isinstance(error, StoreBusy)
+            else EXIT_IO
+        )
     finally:
         lease.release()
 

@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung
 from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
 from support.kernel import run_cell
+from support.patience import PATIENCE
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
 SMALL = Shape("SMALL", 1 << 30, 1.0, 200)
@@ -46,7 +47,7 @@ class Runtime:
     def ticket(self) -> str:
         return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
 
-    async def run(self, code: str, *, timeout: float = 60.0) -> str:
+    async def run(self, code: str, *, timeout: float = PATIENCE) -> str:
         """Run a cell on a new kernel and return what it printed."""
         return await asyncio.to_thread(run_cell, self.url, self.ticket(), code, timeout=timeout)
 
@@ -156,10 +157,10 @@ def command_of(pid: int) -> bytes:
         return b""
 
 
-async def until(happened: Callable[[], bool], *, seconds: float = 10.0) -> float:
-    """Wait until it happened and return how long that took; fail after `seconds`."""
-    started = time.monotonic()
-    while not happened():
-        assert time.monotonic() - started < seconds, "it did not happen in time"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - started
+async def watching(runtime: Runtime, backend: LocalBackend) -> asyncio.Task[EndReason]:
+    """Return a task that waits for the runtime's end, once the supervisor knows of it."""
+    watcher = asyncio.create_task(backend.wait_end(runtime.id))
+    # What is asked later is answered later: by then the supervisor has read what the watcher sent.
+    for _ in range(2):
+        assert await backend.observe(runtime.id) is not None
+    return watcher

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from hub.settings import load_service
+from support.patience import PATIENCE, until
 from support.service import Running, running
 
 CONTROL = "/services/control/api/v1"
@@ -51,13 +52,6 @@ def kill(service: Running, module: str) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
 def ask(service: Running, method: str, path: str, **kwargs: Any) -> requests.Response | None:
     """Call as ada; None while the service is coming back."""
     try:
@@ -80,7 +74,7 @@ def pictures(service: Running) -> dict[str, object]:
     hub = requests.get(
         f"{installation.hub_api_url}/users/ada?include_stopped_servers=1",
         headers={"Authorization": f"token {installation.control_token}"},
-        timeout=30,
+        timeout=PATIENCE,
     )
     supervisors = set()
     for pid in processes_of(service, "spawner.local.supervisor"):
@@ -97,9 +91,9 @@ def pictures(service: Running) -> dict[str, object]:
     }
 
 
-def until_all_agree(service: Running, *, seconds: float = 15) -> None:
+def until_all_agree(service: Running) -> None:
     """Wait until the four pictures are one."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while True:
         seen = pictures(service)
         if all(seen[name] == seen["rows"] for name in seen):
@@ -120,9 +114,9 @@ def test_control_killed_again_and_again_while_runtimes_start_leaves_each_noteboo
         made[file] = reply.json()["id"]
         time.sleep(chance.uniform(0, 1.0))
         kill(own, "hub.control")
-        until(lambda: ask(own, "GET", "/runtimes") is not None, 30, "control did not come back")
+        until(lambda: ask(own, "GET", "/runtimes") is not None, "control did not come back")
     for file, runtime in made.items():
-        until(lambda r=runtime: state_of(own, r) == "ready", 60, f"{runtime} did not become ready")
+        until(lambda r=runtime: state_of(own, r) == "ready", f"{runtime} did not become ready")
         again = own.api("ada", "POST", f"{CONTROL}/runtimes", json={"file_id": file})
         assert (again.status_code, again.json()["id"]) == (200, runtime)
     until_all_agree(own)
@@ -134,9 +128,9 @@ def test_control_killed_again_and_again_while_runtimes_start_leaves_each_noteboo
 def test_hub_killed_while_a_runtime_starts_is_begun_again_once(own: Running) -> None:
     file = own.make_file("ada")["id"]
     runtime = own.api("ada", "POST", f"{CONTROL}/runtimes", json={"file_id": file}).json()["id"]
-    until(lambda: bool(processes_of(own, "spawner.local.supervisor", runtime)), 30, "no supervisor began")
+    until(lambda: bool(processes_of(own, "spawner.local.supervisor", runtime)), "no supervisor began")
     kill(own, "hub.jupyterhub_process")
-    until(lambda: state_of(own, runtime) == "ready", 90, "the runtime did not become ready")
+    until(lambda: state_of(own, runtime) == "ready", "the runtime did not become ready")
     assert own.execute("ada", runtime, "print(6*7)") == "42\n"
     until_all_agree(own)
     own.api("ada", "DELETE", f"{CONTROL}/runtimes/{runtime}")
@@ -176,7 +170,7 @@ def test_a_second_control_refuses_and_names_the_holder(own: Running) -> None:
         [sys.executable, "-m", "hub.control", "--state", str(own.state)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.returncode == 75
     assert f"process {holder}" in done.stderr
@@ -188,7 +182,7 @@ def test_the_stream_of_events_survives_a_restart_of_control(own: Running) -> Non
     with own.api("ada", "GET", path, stream=True) as events:
         first = next(line for line in events.iter_lines() if line.startswith(b"id:"))
     kill(own, "hub.control")
-    until(lambda: ask(own, "GET", "/runtimes") is not None, 30, "control did not come back")
+    until(lambda: ask(own, "GET", "/runtimes") is not None, "control did not come back")
     with own.api("ada", "GET", path, stream=True, headers={"Last-Event-ID": first[4:].decode()}) as events:
         lines = events.iter_lines()
         assert b"event: ready" in (next(lines), next(lines)), (

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 
 from support.browser import sign_in
 from support.kernel import Kernel
+from support.patience import PATIENCE
 from support.service import Running
 
 CONTROL = "/services/control"
@@ -123,7 +124,7 @@ def consent(service: Running, user: str, parameters: dict[str, str]) -> requests
         params=parameters,
         data={"decision": "allow"},
         headers=headers,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 
@@ -137,7 +138,7 @@ def exchange(service: Running, **form: str) -> requests.Response:
     return requests.post(
         f"{service.url}{CONTROL}/oauth/token",
         data={"grant_type": "authorization_code", "redirect_uri": OOB, **form},
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 
@@ -180,7 +181,7 @@ def test_a_code_works_once_for_its_client_with_its_verifier(
     token = right.json()["access_token"]
     mounts = f"{service.url}{CONTROL}/api/v1/runtimes/{runtime['id']}/mounts"
     headers = {"Authorization": f"Bearer {token}"}
-    assert requests.get(mounts, headers=headers, timeout=30).status_code == 200
+    assert requests.get(mounts, headers=headers, timeout=PATIENCE).status_code == 200
     elsewhere = [
         f"{CONTROL}/api/v1/runtimes",
         f"{CONTROL}/api/v1/runtimes/{other['id']}/mounts",
@@ -188,12 +189,14 @@ def test_a_code_works_once_for_its_client_with_its_verifier(
         "/hub/api/user",
     ]
     for path in elsewhere:
-        assert requests.get(service.url + path, headers=headers, timeout=30).status_code in (401, 403, 404), (
-            path
-        )
+        assert requests.get(service.url + path, headers=headers, timeout=PATIENCE).status_code in (
+            401,
+            403,
+            404,
+        ), path
     reused = exchange(service, code=code, client_id=runtime["id"], code_verifier=verifier)
     assert (reused.status_code, reused.json()["error"]) == (400, "invalid_grant")
-    assert requests.get(mounts, headers=headers, timeout=30).status_code == 401, (
+    assert requests.get(mounts, headers=headers, timeout=PATIENCE).status_code == 401, (
         "a code used twice takes its token back"
     )
 
@@ -203,7 +206,7 @@ def test_the_link_leads_the_person_back_after_signing_in(service: Running, runti
         f"{service.app}{CONTROL}/oauth/authorize",
         params=query(runtime["id"], pkce()[1]),
         allow_redirects=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert reply.status_code == 302
     assert parse_qs(urlsplit(reply.headers["Location"]).query)["client_id"] == ["service-documents"]

@@ -15,6 +15,7 @@ from oidc_provider_mock import User, run_server_in_thread
 
 from hub.auth.oidc import discover
 from hub.settings import SettingsError
+from support.patience import PATIENCE
 from support.service import Running, run_command, running
 
 CONFIG = """
@@ -53,25 +54,25 @@ def service(issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 def sign_in(service: Running, sub: str) -> requests.Session:
     """Walk the redirects a browser would, and press the provider's button as the person `sub`."""
     browser = requests.Session()
-    page = browser.get(service.app + "/drive", timeout=30)
+    page = browser.get(service.app + "/drive", timeout=PATIENCE)
     link = re.search(r"""href=["']([^"']*oauth_login[^"']*)["']""", page.text)
     if link is not None:
-        page = browser.get(service.app + link[1].replace("&amp;", "&"), timeout=30)
+        page = browser.get(service.app + link[1].replace("&amp;", "&"), timeout=PATIENCE)
     assert "/oauth2/authorize" in page.url, page.url
-    browser.post(page.url, data={"sub": sub}, timeout=30)
+    browser.post(page.url, data={"sub": sub}, timeout=PATIENCE)
     return browser
 
 
 def test_a_person_of_the_provider_reaches_her_drive(service: Running) -> None:
     assert service.ready == service.app + "/"
     browser = sign_in(service, "1")
-    me = browser.get(service.app + "/services/documents/api/v1/me", timeout=30)
+    me = browser.get(service.app + "/services/documents/api/v1/me", timeout=PATIENCE)
     assert me.status_code == 200, me.text
     assert (me.json()["name"], me.json()["admin"]) == ("grace", True)
 
 
 def test_another_person_is_another_user_and_no_administrator(service: Running) -> None:
-    me = sign_in(service, "2").get(service.app + "/services/documents/api/v1/me", timeout=30).json()
+    me = sign_in(service, "2").get(service.app + "/services/documents/api/v1/me", timeout=PATIENCE).json()
     assert (me["name"], me["admin"]) == ("henry", False)
 
 

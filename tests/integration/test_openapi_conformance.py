@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.patience import PATIENCE
 from support.service import BIN, Running
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +33,9 @@ def test_a_service_conforms_to_its_description(service: Running, name: str, tmp_
         *("--seed", SEED),
         "--no-color",
         "--continue-on-failure",
-        *("--request-timeout", "20"),
+        *("--request-timeout", str(PATIENCE)),
+        *("--suppress-health-check", "too_slow"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=9 * PATIENCE)
     again = f"MINICOLAB_TEST_SEED={SEED} makes the same requests again.\n"
     assert done.returncode == 0, again + done.stdout[-6000:] + done.stderr[-2000:]

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from support.kernel import Kernel
+from support.patience import PATIENCE
 from support.service import Running
 
 DOCUMENTS = "/services/documents/api/v1"
@@ -105,7 +106,7 @@ def test_a_runtime_answers_its_owner_only(
     if who == "bob's ticket":
         file = service.make_file("bob")
         token = service.ticket("bob", service.start_runtime("bob", file["id"])["id"])["token"]
-        service.api("bob", "DELETE", f"{CONTROL}/runtimes")
+        service.end_runtimes("bob")
     else:
         token = {
             "bob's hub token": service.tokens["bob"],
@@ -113,10 +114,10 @@ def test_a_runtime_answers_its_owner_only(
             "a changed ticket": ada["token"][:-2] + "xx",
         }[who]
     headers = {"Authorization": f"token {token}"} if token else {}
-    assert requests.get(ada["url"] + route, headers=headers, timeout=30).status_code in (401, 403, 404)
+    assert requests.get(ada["url"] + route, headers=headers, timeout=PATIENCE).status_code in (401, 403, 404)
     assert (
         requests.get(
-            ada["url"] + route, headers={"Authorization": f"token {ada['token']}"}, timeout=30
+            ada["url"] + route, headers={"Authorization": f"token {ada['token']}"}, timeout=PATIENCE
         ).status_code
         < 500
     )
@@ -179,33 +180,35 @@ def test_contents_and_rooms_of_the_page_are_closed_to_others(service: Running, a
             url = service.app + path if path.startswith("/d/") else service.url + path
             headers = {"Authorization": f"Bearer {service.tokens[user]}"} if user else {}
             body = {"json": {"type": "notebook", "format": "json"}} if method == "PUT" else {}
-            reply = requests.request(method, url, headers=headers, timeout=30, allow_redirects=False, **body)
+            reply = requests.request(
+                method, url, headers=headers, timeout=PATIENCE, allow_redirects=False, **body
+            )
             assert reply.status_code in (302, 401, 403, 404, 405), (user, method, path, reply.status_code)
             assert b"secret-plans" not in reply.content or user is None
 
 
 def test_a_cookie_from_another_site_changes_nothing(service: Running) -> None:
     session = requests.Session()
-    page = session.get(service.app + "/hub/login", timeout=30)
+    page = session.get(service.app + "/hub/login", timeout=PATIENCE)
     assert page.status_code == 200
     from support.service import PASSWORD
 
     form = {"username": "bob", "password": PASSWORD, "_xsrf": session.cookies.get("_xsrf", path="/hub/")}
-    session.post(service.app + "/hub/login?next=/drive", data=form, timeout=30)
-    mine = session.get(f"{service.app}{DOCUMENTS}/me", timeout=30)
+    session.post(service.app + "/hub/login?next=/drive", data=form, timeout=PATIENCE)
+    mine = session.get(f"{service.app}{DOCUMENTS}/me", timeout=PATIENCE)
     assert mine.status_code == 200, mine.text
     for origin in ("http://evil.example", f"http://bob.localhost:{service.port}", "null"):
         reply = session.post(
             f"{service.app}{DOCUMENTS}/files",
             json={"parent": "root", "type": "folder", "name": "x"},
             headers={"Origin": origin},
-            timeout=30,
+            timeout=PATIENCE,
         )
         assert (reply.status_code, reply.json()["code"]) == (403, "cross_site")
     reply = session.post(
         f"{service.app}{DOCUMENTS}/files",
         json={"parent": "root", "type": "folder", "name": "x"},
         headers={"Origin": service.app},
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert reply.status_code == 201

@@ -9,11 +9,15 @@ from typing import Any
 import requests
 import websocket
 
+from support.patience import PATIENCE
+
 
 class Kernel:
     """One kernel of a runtime and a websocket to it."""
 
-    def __init__(self, url: str, token: str, *, kernel_id: str | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str, token: str, *, kernel_id: str | None = None, timeout: float = PATIENCE
+    ) -> None:
         self._session = uuid.uuid4().hex
         headers = {"Authorization": f"token {token}"}
         if kernel_id is None:
@@ -97,7 +101,7 @@ class Kernel:
         return out
 
 
-def run_cell(url: str, token: str, code: str, *, timeout: float = 60.0) -> str:
+def run_cell(url: str, token: str, code: str, *, timeout: float = PATIENCE) -> str:
     """Run one cell on a new kernel."""
     kernel = Kernel(url, token, timeout=timeout)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,19 +14,13 @@ from typing import Any
 
 import requests
 
+from hub.installation import free_port
 from support.kernel import run_cell
+from support.patience import PATIENCE
 
 BIN = Path(sys.executable).parent
 PASSWORD = "correct horse battery"
 DEFAULT_CONFIG = "runtimes: {environment: minimal}\nquota: {max_runtimes: 20}\n"
-
-
-def free_port() -> int:
-    """Return a loopback port nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -65,7 +58,7 @@ class Running:
         headers = dict(kwargs.pop("headers", {}))
         if user is not None:
             headers["Authorization"] = f"Bearer {self.tokens[user]}"
-        kwargs.setdefault("timeout", 60)
+        kwargs.setdefault("timeout", PATIENCE)
         return requests.request(method, self.url + path, headers=headers, **kwargs)
 
     def make_file(
@@ -99,7 +92,7 @@ class Running:
     def wait_for_state(self, user: str, runtime: str, wanted: set[str]) -> dict[str, Any]:
         """Follow the runtime's events until its state is wanted."""
         path = f"/services/control/api/v1/runtimes/{runtime}/events"
-        with self.api(user, "GET", path, stream=True, timeout=180) as events:
+        with self.api(user, "GET", path, stream=True, timeout=3 * PATIENCE) as events:
             assert events.status_code == 200, events.text
             for line in events.iter_lines():
                 if line.startswith(b"data:"):
@@ -116,7 +109,26 @@ class Running:
         model: dict[str, str] = reply.json()
         return model
 
-    def execute(self, user: str, runtime: str, code: str, *, timeout: float = 60.0) -> str:
+    def end_runtimes(self, user: str) -> None:
+        """End every runtime of the user, so that the machine does not carry those of earlier tests."""
+        path = "/services/control/api/v1/runtimes"
+        for model in self.api(user, "GET", path + "?limit=200").json()["items"]:
+            reply = self.api(user, "DELETE", f"{path}/{model['id']}")
+            assert reply.status_code in (200, 202, 404), reply.text
+
+    def answers(self, user: str) -> bool:
+        """Whether the hub, documents and control all answer the user: none of them is still coming back."""
+        paths = (
+            "/hub/api/user",
+            "/services/documents/api/v1/files?parent=root",
+            "/services/control/api/v1/runtimes",
+        )
+        try:
+            return all(self.api(user, "GET", path).status_code == 200 for path in paths)
+        except requests.RequestException:
+            return False
+
+    def execute(self, user: str, runtime: str, code: str, *, timeout: float = PATIENCE) -> str:
         """Run `code` on a kernel of the runtime through the proxy; return its stdout and error text."""
         ticket = self.ticket(user, runtime)
         return run_cell(ticket["url"], ticket["token"], code, timeout=timeout)
@@ -125,7 +137,7 @@ class Running:
 def run_command(*arguments: str, text: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command `minicolab`."""
     command = [str(BIN / "minicolab"), *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=5 * PATIENCE)
     if check and done.returncode != 0:
         raise AssertionError(
             f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from control_support import World, world
 
+from hub.control.ends import OVERDUE_GRACE_SECONDS
 from hub.control.events import KEPT, Channel, Channels
-from hub.control.orchestrator import OVERDUE_GRACE_SECONDS
+from support.patience import PATIENCE
 
 
 async def test_the_first_event_is_the_state_as_it_is(here: World) -> None:
@@ -36,7 +37,7 @@ async def test_phases_come_in_order_and_the_stream_ends_with_the_runtime(here: W
             if fields["event"] == "ready":
                 here.backend.crash(made["id"])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         following = asyncio.create_task(follow())
         await here.hub.asked.wait()
         here.hub.gate.set()
@@ -115,7 +116,7 @@ async def test_an_end_that_comes_near_is_announced_once_and_anew_after_use(here:
     ledger.note(
         runtime, {"ready_boottime": moment.boottime - 6000, "active_boottime": moment.boottime - 6000}
     )
-    look = here.control.orchestrator.look
+    look = here.control.orchestrator.ends.look
     used_seconds_ago(here, runtime, 81 * 60)
     await look()
     await look()
@@ -145,7 +146,7 @@ async def test_a_supervisor_that_does_not_end_its_runtime_is_helped(tmp_path: Pa
         used_seconds_ago(here, idle, 90 * 60 + OVERDUE_GRACE_SECONDS + 1)
         used_seconds_ago(here, silent, 6000, silent=True)
         ledger.note(old, {"ready_boottime": boot - 12 * 3600 - OVERDUE_GRACE_SECONDS - 1})
-        await here.control.orchestrator.look()
+        await here.control.orchestrator.ends.look()
         assert (await here.until("ada", idle, lambda m: m["state"] == "ended"))["reason"] == {
             "code": "idle",
             "message": "Idle for 90 minutes (limit 90 minutes).",
@@ -173,7 +174,7 @@ async def test_a_look_that_fails_does_not_end_the_looking(
 
     monkeypatch.setattr(here.control.orchestrator, "reconcile", failing)
     tick = asyncio.create_task(here.control.orchestrator.tick_for_ever())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await seen.wait()
     tick.cancel()
 
@@ -205,7 +206,7 @@ async def test_a_connection_that_broke_is_not_the_end_of_a_runtime(
     monkeypatch.setattr(here.backend, "wait_end", breaking)
     monkeypatch.setattr(here.control.orchestrator.backend, "wait_end", breaking)
     ready = await here.ready()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while asked < 3:
             await asyncio.sleep(0.01)
     assert (await here.call("ada", "GET", f"runtimes/{ready['id']}"))[1]["state"] == "ready"

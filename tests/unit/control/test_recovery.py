@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import pytest
 from control_support import World, world
 
 from hub.setup.runtime_environment import environment_for
+from support.patience import PATIENCE, until_async
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+PYTHON_PATH = f"{ROOT}:{HERE}:{ROOT / 'tests'}"
 
 
 @asynccontextmanager
@@ -30,11 +32,11 @@ async def control_process(here: World) -> AsyncIterator[asyncio.subprocess.Proce
         "--state",
         str(here.service.state),
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"},
+        env={**os.environ, "PYTHONPATH": PYTHON_PATH},
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await here.call(None, "GET", "/services/control/healthz")
@@ -57,12 +59,6 @@ async def kill(process: asyncio.subprocess.Process) -> None:
 async def outside(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path / "state", control=False) as it:
         yield it
-
-
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def row(here: World, runtime_id: str) -> Any:
@@ -93,9 +89,9 @@ async def test_killed_while_starting_the_same_runtime_becomes_ready_and_is_the_o
     async with control_process(here) as first:
         runtime = await start(here)
         if step == "preparing":
-            await until(lambda: row(here, runtime).phase == "preparing")
+            await until_async(lambda: row(here, runtime).phase == "preparing")
         elif step == "ready":
-            await until(lambda: row(here, runtime).state == "ready")
+            await until_async(lambda: row(here, runtime).state == "ready")
         else:
             await here.hub.asked.wait()
         await kill(first)
@@ -109,7 +105,7 @@ async def test_killed_while_starting_the_same_runtime_becomes_ready_and_is_the_o
         here.backend.put(runtime)
     here.hub.gate.set()
     async with control_process(here):
-        await until(lambda: row(here, runtime).state == "ready")
+        await until_async(lambda: row(here, runtime).state == "ready")
         assert [o.id for o in await here.backend.list_all()] == [runtime]
         assert list(here.hub.servers) == [runtime]
         status, again = await here.call("ada", "POST", "runtimes", {"file_id": "nb-ada"})
@@ -120,46 +116,46 @@ async def test_killed_while_ending_the_end_is_carried_on_with_its_reason(outside
     here = outside
     async with control_process(here) as first:
         runtime = await start(here)
-        await until(lambda: row(here, runtime).state == "ready")
+        await until_async(lambda: row(here, runtime).state == "ready")
         await kill(first)
     from quota.model import Reason
 
     here.control.sessions.ledger.take_over("the test", here.control.clock.now())
     here.control.sessions.stopping(runtime, Reason("admin", "An administrator ended the runtime."))
     async with control_process(here):
-        await until(lambda: row(here, runtime).state == "ended")
+        await until_async(lambda: row(here, runtime).state == "ended")
         assert row(here, runtime).reason.code == "admin"
         assert await here.backend.list_all() == []
-        await until(lambda: here.hub.servers == {})
+        await until_async(lambda: here.hub.servers == {})
 
 
 async def test_what_happened_while_control_was_dead_is_found(outside: World) -> None:
     here = outside
     async with control_process(here) as first:
         crashed, alive = await start(here, "nb-ada"), await start(here, "nb-two")
-        await until(lambda: {row(here, i).state for i in (crashed, alive)} == {"ready"})
+        await until_async(lambda: {row(here, i).state for i in (crashed, alive)} == {"ready"})
         await kill(first)
     here.backend.crash(crashed, "out_of_memory")
     here.backend.put("r-aaaaaaaaaaaa")
     async with control_process(here):
-        await until(lambda: row(here, crashed).state == "ended")
+        await until_async(lambda: row(here, crashed).state == "ended")
         assert row(here, crashed).reason.code == "out_of_memory"
         assert row(here, alive).state == "ready"
         assert [o.id for o in await here.backend.list_all()] == [alive]
-        await until(lambda: list(here.hub.servers) == [alive])
+        await until_async(lambda: list(here.hub.servers) == [alive])
 
 
 async def test_servers_the_hub_was_never_told_about_are_forgotten(outside: World) -> None:
     here = outside
     async with control_process(here) as first:
         runtime = await start(here)
-        await until(lambda: row(here, runtime).state == "ready")
+        await until_async(lambda: row(here, runtime).state == "ready")
         await here.call("ada", "DELETE", f"runtimes/{runtime}")
         await kill(first)
     here.hub.servers[runtime] = "ada"  # as when the hub was away when the runtime ended
     here.hub.servers["someone-elses"] = "ada"
     async with control_process(here):
-        await until(lambda: runtime not in here.hub.servers)
+        await until_async(lambda: runtime not in here.hub.servers)
         assert "someone-elses" in here.hub.servers
 
 
@@ -172,7 +168,7 @@ async def test_after_the_computer_was_restarted_its_runtimes_have_ended_and_say_
 
     async with control_process(here) as first:
         runtime = await start(here)
-        await until(lambda: row(here, runtime).state == "ready")
+        await until_async(lambda: row(here, runtime).state == "ready")
         await kill(first)
     session = row(here, runtime)
     here.control.sessions.ledger.take_over("the test", here.control.clock.now())
@@ -181,7 +177,7 @@ async def test_after_the_computer_was_restarted_its_runtimes_have_ended_and_say_
     )
     here.control.sessions.ledger.begin(other)
     async with control_process(here):
-        await until(lambda: row(here, other.id).state == "ended")
+        await until_async(lambda: row(here, other.id).state == "ended")
         assert row(here, other.id).reason.code == "machine_restarted"
         assert row(here, runtime).state == "ready"
 
@@ -195,7 +191,7 @@ async def test_a_second_control_ends_with_75_and_names_the_first(outside: World)
             "--state",
             str(here.service.state),
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}"},
+            env={**os.environ, "PYTHONPATH": PYTHON_PATH},
             stderr=asyncio.subprocess.PIPE,
         )
         _, said = await second.communicate()
@@ -212,7 +208,7 @@ async def test_one_that_lost_its_place_writes_nothing_and_ends_with_75(outside: 
         first.send_signal(signal.SIGCONT)
         status, answer = await here.call("ada", "POST", "runtimes", {"file_id": "nb-ada"})
         assert (status, answer["code"]) == (503, "not_in_charge")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await first.wait() == 75
     assert here.control.sessions.ledger.live() == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from hub.documents.rooms.room import ChangedOutside, Gone, Room, ShelfError, Ver
 from hub.documents.rooms.store import HistoryStore
 from hub.documents.rooms.ydoc import SharedNotebook
 from quota.clock import SystemClock
+from support.patience import until_async
 
 
 @dataclass
@@ -129,6 +129,4 @@ def make_room(
 
 async def until(condition: Any) -> None:
     """Wait until something is true."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+    await until_async(condition)

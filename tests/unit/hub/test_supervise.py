@@ -13,6 +13,7 @@ import pytest
 from hub.installation import AlreadyRunning, hold, prepare, read_holder
 from hub.settings import Settings
 from hub.supervise import Program, Supervisor
+from support.patience import PATIENCE, until_async
 
 
 def alive(pid: int) -> bool:
@@ -21,12 +22,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def until(condition: object, seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 def sleeper(tmp_path: Path, name: str = "sleeper") -> Program:
@@ -43,11 +38,11 @@ async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
     program = sleeper(tmp_path)
     supervisor.start(Program(program.name, program.command, program.log_file, after_restart=told))
     supervisor.ready()
-    await until(lambda: supervisor.pids())
+    await until_async(lambda: supervisor.pids())
     first = supervisor.pids()["sleeper"]
     os.kill(first, signal.SIGKILL)
-    await until(lambda: supervisor.pids().get("sleeper") not in (None, first))
-    async with asyncio.timeout(5):
+    await until_async(lambda: supervisor.pids().get("sleeper") not in (None, first))
+    async with asyncio.timeout(PATIENCE):
         await restarted.wait()
     await supervisor.stop()
     assert not alive(first)
@@ -61,7 +56,7 @@ async def test_a_process_that_ends_while_starting_is_a_failure_with_its_last_wor
             "bad", [sys.executable, "-c", "print('no such thing'); raise SystemExit(3)"], tmp_path / "bad.log"
         )
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         failure = await supervisor.first_failure
     assert "status 3" in str(failure)
     assert "no such thing" in str(failure)
@@ -72,7 +67,9 @@ async def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path: Pat
     code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     supervisor = Supervisor()
     supervisor.start(Program("deaf", [sys.executable, "-c", code], tmp_path / "deaf.log", stop_seconds=0.2))
-    await until(lambda: (tmp_path / "deaf.log").exists() and "deaf" in (tmp_path / "deaf.log").read_text())
+    await until_async(
+        lambda: (tmp_path / "deaf.log").exists() and "deaf" in (tmp_path / "deaf.log").read_text()
+    )
     pid = supervisor.pids()["deaf"]
     await supervisor.stop()
     assert not alive(pid)
@@ -98,7 +95,7 @@ asyncio.run(main())
     assert alive(child)
     parent.kill()
     await parent.wait()
-    await until(lambda: not alive(child))
+    await until_async(lambda: not alive(child))
 
 
 def test_a_state_folder_has_one_holder(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from quota import policy
+from quota import migrations, policy
 from quota.clock import FakeClock
 from quota.memory import MemoryLedger
 from quota.model import (
@@ -316,7 +316,7 @@ def test_the_record_tells_each_move_once(sessions: Sessions) -> None:
     sessions.ready(session.id, None)
     events = sessions.ledger.events(session.id)
     assert [name for name, _, _ in events] == ["created", "ready", "stopping", "ended"]
-    assert events[-1][1] == {"code": "user_deleted", "message": "Ended."}
+    assert events[-1][1] == {"code": "user_deleted", "message": "Ended.", "used_seconds": 0.0}
 
 
 def test_a_session_being_ended_knows_why_already(sessions: Sessions) -> None:
@@ -383,7 +383,7 @@ def test_an_instance_that_was_replaced_changes_nothing_any_more(
         lambda: ledger.move(mine.id, State.READY, NOW),
         lambda: ledger.note(mine.id, {"phase": "server"}),
         lambda: ledger.note_use({mine.id: (NOW, 1.0)}),
-        lambda: ledger.end(mine.id, State.ENDED, Reason("x", "."), NOW),
+        lambda: ledger.end(mine.id, State.ENDED, Reason("x", "."), NOW, 0.0),
         lambda: ledger.record(mine.id, "x", {}, NOW),
     ):
         with pytest.raises(Fenced):
@@ -397,7 +397,7 @@ def test_what_is_not_there_is_said(ledger: Ledger) -> None:
     with pytest.raises(NoSession):
         ledger.move("r-nothing", State.READY, NOW)
     with pytest.raises(NoSession):
-        ledger.end("r-nothing", State.ENDED, Reason("x", "."), NOW)
+        ledger.end("r-nothing", State.ENDED, Reason("x", "."), NOW, 0.0)
 
 
 def test_the_store_itself_holds_one_live_runtime(ledger: Ledger) -> None:
@@ -426,12 +426,18 @@ def test_sqlite_commits_survive_a_power_cut(tmp_path: Path) -> None:
 
 def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/control.sqlite"
-    first = SqlLedger(create_engine(url))
-    first.begin(a_session(id="r-1", boot_id=None, ready_boottime=None, active_boottime=None))
     with create_engine(url).begin() as connection:
+        migrations.upgrade(connection, "0001")
         connection.execute(text("DROP TABLE alembic_version"))  # as before there were revisions
         for column in ("boot_id", "ready_boottime", "active_boottime"):
             connection.execute(text(f"ALTER TABLE quota_sessions DROP COLUMN {column}"))
+        connection.execute(
+            text(
+                "INSERT INTO quota_sessions VALUES ('r-1', 'ada', 'f1', 'a.ipynb', 'ready', 'ready', '', 'NONE', 'STANDARD', "
+                "'local', NULL, :at, :at, :at, NULL, NULL, NULL, 43200, 5400)"
+            ),
+            {"at": "2026-01-01 00:00:00.000000"},
+        )
     session = SqlLedger(create_engine(url)).get("r-1")
     assert session is not None
     assert session.boot_id is None

@@ -18,6 +18,8 @@ from typing import Any
 
 import aiohttp
 
+from support.patience import PATIENCE
+
 SOURCES = Path(__file__).parents[3] / "images" / "runtime" / "src"
 ORIGIN = "http://localhost:8000"
 KEY = bytes(range(32))
@@ -87,11 +89,13 @@ class Socket:
         }
         return await self.send("execute_request", content, metadata=metadata)
 
-    async def receive(self, timeout: float = 30) -> dict[str, Any]:
+    async def receive(self, timeout: float = PATIENCE) -> dict[str, Any]:
         message: dict[str, Any] = await self.socket.receive_json(timeout=timeout)
         return message
 
-    async def until(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 30) -> dict[str, Any]:
+    async def until(
+        self, wanted: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE
+    ) -> dict[str, Any]:
         """Read messages up to the first that is wanted."""
         async with asyncio.timeout(timeout):
             while True:
@@ -102,7 +106,7 @@ class Socket:
     async def each(self, *wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """Read messages until one of each kind has come, in whatever order the channels bring them."""
         found: dict[int, dict[str, Any]] = {}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while len(found) < len(wanted):
                 message = await self.receive()
                 for index, is_wanted in enumerate(wanted):
@@ -110,7 +114,7 @@ class Socket:
                         found[index] = message
         return [found[index] for index in range(len(wanted))]
 
-    async def result(self, message_id: str, timeout: float = 60) -> list[dict[str, Any]]:
+    async def result(self, message_id: str, timeout: float = PATIENCE) -> list[dict[str, Any]]:
         """Return every message of one request, up to the kernel's idle."""
         found = []
         async with asyncio.timeout(timeout):
@@ -205,7 +209,7 @@ def start_runtime(folder: Path, command: Sequence[str] = (sys.executable,), **en
             start_new_session=True,
         )
     ready = folder / "ready.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError((folder / "log").read_text())
@@ -217,7 +221,7 @@ def start_runtime(folder: Path, command: Sequence[str] = (sys.executable,), **en
 def stop(runtime: Runtime) -> None:
     runtime.process.terminate()
     try:
-        runtime.process.wait(15)
+        runtime.process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         runtime.process.kill()
         runtime.process.wait()

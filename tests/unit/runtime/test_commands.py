@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from minicolab_runtime import commands, pip_hint
+from support.patience import PATIENCE, Stopwatch, until
 from tests.unit.runtime.harness import Runtime, Socket, text_of
 
 
@@ -84,33 +84,36 @@ def test_a_quiet_command_that_reads_nothing_is_not_taken_for_a_question() -> Non
 
 
 def test_an_interrupt_stops_a_command_even_one_that_ignores_it() -> None:
-    def interrupt() -> None:
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
+    out: list[str] = []
+
+    def write(text: str) -> None:
+        out.append(text)
+        if "begun" in text:
+            threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
 
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        for command, within in (("sleep 60", 2.5), ("trap '' INT; sleep 60 & wait; sleep 60", 8.0)):
-            threading.Thread(target=interrupt).start()
-            begin = time.monotonic()
-            status, text = collected(command)
-            assert time.monotonic() - begin < within
+        for command, within in (
+            ("echo begun; sleep 60", 2.0),
+            ("trap '' INT; echo begun; sleep 60 & wait; sleep 60", 7.5),
+        ):
+            out.clear()
+            with Stopwatch() as watch:
+                status = commands.run(command, write, None)
+            assert watch.seconds < within
             assert status != 0
-            assert "^C" in text
+            assert "^C" in "".join(out)
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
 def test_a_background_process_outlives_its_command_and_may_still_print(tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    begin = time.monotonic()
-    status, _ = collected(f"(sleep 0.5; echo late; echo later && touch {done}) &")
+    go, done = tmp_path / "go", tmp_path / "done"
+    late = f"until [ -e {go} ]; do sleep 0.02; done; echo late; echo later && touch {done}"
+    status, _ = collected(f"({late}) &")  # returns, though what it left behind waits to be told
     assert status == 0
-    assert time.monotonic() - begin < 0.45
-    deadline = time.monotonic() + 10
-    while not done.exists():
-        assert time.monotonic() < deadline, "printing after the command ended must not fail"
-        time.sleep(0.02)
+    go.touch()
+    until(done.exists, "printing after the command ended must not fail")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ async def test_interrupting_the_cell_interrupts_the_command(runtime: Runtime, pa
     kernels = [k["id"] for k in await runtime.json("api/kernels") if k["execution_state"] == "busy"]
     for kernel_id in kernels:
         await runtime.json(f"api/kernels/{kernel_id}/interrupt", "POST")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         said = text_of(await page.result(running))
     assert "^C" in said
     assert "status -2" in said or "status 130" in said

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from support.patience import PATIENCE
 from tests.unit.runtime.harness import KEY, ORIGIN, Runtime, Socket, mint, stop, text_of
 
 ROUTES = [
@@ -163,7 +164,7 @@ async def test_a_terminal_answers(runtime: Runtime) -> None:
         await socket.send_json(["stdin", "echo $((40+2)) $MINICOLAB_TICKET_KEY_FILE-\r"])
         seen = ""
         while "42 -" not in seen:
-            kind, *rest = await socket.receive_json(timeout=20)
+            kind, *rest = await socket.receive_json(timeout=PATIENCE)
             seen += rest[0] if kind == "stdout" else ""
         await socket.close()
     await runtime.json(f"api/terminals/{terminal['name']}", "DELETE")
@@ -171,13 +172,15 @@ async def test_a_terminal_answers(runtime: Runtime) -> None:
 
 async def test_a_warm_cell_is_not_held_up_by_delayed_acknowledgements(page: Socket) -> None:
     await page.result(await page.execute("1"))
-    spent = []
-    for _ in range(10):
+    quickest = float("inf")
+    # With Nagle's algorithm every single one takes 40 ms; the quickest of many tells the two apart on a busy machine too.
+    for _ in range(300):
         begin = time.perf_counter()
         await page.result(await page.execute("print(1)"))
-        spent.append(time.perf_counter() - begin)
-    # With Nagle's algorithm every single one takes 40 ms; the quickest tells the two apart on a busy machine too.
-    assert min(spent) < 0.035
+        quickest = min(quickest, time.perf_counter() - begin)
+        if quickest < 0.035:
+            break
+    assert quickest < 0.035
 
 
 async def test_the_kernel_listens_on_unix_sockets_only(runtime: Runtime, page: Socket) -> None:
@@ -239,7 +242,7 @@ async def test_the_kernel_started_ahead_is_adopted_once_and_in_the_right_folder(
 
 async def kernel_that_has(runtime: Runtime, *messages: str) -> str:
     """Return the kernel that knows of all these executions, once one does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             for kernel in await runtime.json("api/kernels"):
                 if {e["msg_id"] for e in await runtime.executions(kernel["id"])} >= set(messages):
@@ -253,7 +256,7 @@ async def test_a_kernel_that_is_killed_comes_back_and_says_why(runtime: Runtime,
     waiting = await page.execute("print('never')", cell="d")
     await page.until(lambda m: m["msg_type"] == "stream")
     kernel_id = await kernel_that_has(runtime, running, waiting)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.to_thread((runtime.root / "told").write_text, "now")
     restarting = await page.until(
         lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "restarting"
@@ -275,7 +278,7 @@ async def test_runtime_unassign_ends_the_server_and_leaves_the_reason(start: Cal
     async with runtime.http() as http:
         socket = await runtime.connect(http, kernel_id)
         await socket.execute("from google.colab import runtime; runtime.unassign()")
-        runtime.process.wait(20)
+        runtime.process.wait(PATIENCE)
         await socket.close()
     assert runtime.process.returncode == 0
     assert json.loads((runtime.folder / "run" / "end.json").read_text())["code"] == "unassigned"

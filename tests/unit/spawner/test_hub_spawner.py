@@ -15,6 +15,7 @@ from traitlets.config import Config
 from spawner.hub_spawner import RuntimeSpawner
 from spawner.model import Endpoint, EndReason, Observed, Phase, RuntimeSpec, Shape
 from spawner.ports import BackendError, OnPhase
+from support.patience import PATIENCE
 
 ID = "r-abcdefghijkl"
 
@@ -85,7 +86,7 @@ async def test_a_start_returns_the_address_and_tells_every_phase() -> None:
     told = asyncio.create_task(_collect(made))
     assert await made.start() == "http://127.0.0.1:4711"
     assert backend.live[ID].base_url == f"/user/ada/{ID}/"
-    events = await asyncio.wait_for(told, 5)
+    events = await asyncio.wait_for(told, PATIENCE)
     assert [e["phase"] for e in events] == ["sandbox", "server", "ready"]
     assert [e["progress"] for e in events] == sorted(e["progress"] for e in events)
     assert all(e["message"] for e in events)

@@ -334,7 +334,7 @@ export class DriveApp implements Scene {
     this.#toReveal = [];
     const last = found[found.length - 1] as string;
     this.#select({ ids: new Set(found), anchor: last, focus: last });
-    if (!dialogIsOpen() && !isTyping(document.activeElement)) {
+    if (!dialogIsOpen() && !menuIsOpen() && !isTyping(document.activeElement)) {
       this.#grid.focus(last);
     } else {
       this.#grid.rowOf(last)?.scrollIntoView({ block: 'nearest' });

@@ -27,8 +27,10 @@ export class Dialog {
       this.footer,
     );
     this.element.addEventListener('close', () => {
+      // This event comes some time after the dialog has gone. Who opened something else by then keeps the keys.
+      const free = document.activeElement === null || document.activeElement === document.body || this.element.contains(document.activeElement);
       this.element.remove();
-      if (this.#before instanceof HTMLElement && this.#before.isConnected) {
+      if (free && this.#before instanceof HTMLElement && this.#before.isConnected) {
         this.#before.focus();
       }
       closed();

@@ -52,13 +52,21 @@ export class Grid {
   readonly #head = h('div', { class: 'grid-head', role: 'row' });
   readonly #body = h('div', { class: 'grid-body', role: 'rowgroup' });
   readonly #end = h('div', { class: 'grid-end', 'aria-hidden': 'true' });
+  readonly #seen: IntersectionObserver;
   #rows = new Map<string, Row>();
   #columns = '';
+  #drawn = 0;
   #order: readonly string[] = [];
 
   constructor(private readonly events: GridEvents) {
     this.element = h('div', { class: 'grid', role: 'grid', 'aria-label': 'Files', 'aria-multiselectable': 'true' });
     this.element.append(h('div', { class: 'grid-top', role: 'rowgroup' }, this.#head), this.#body, this.#end);
+    this.#seen = new IntersectionObserver((seen) => {
+      if (seen.some((entry) => entry.isIntersecting)) {
+        events.ended();
+      }
+    }, { rootMargin: '600px' });
+    this.#seen.observe(this.#end);
     this.#listen();
   }
 
@@ -75,6 +83,12 @@ export class Grid {
     this.#renderRows(state);
     this.element.setAttribute('aria-rowcount', String(state.items.length + 1));
     this.#end.hidden = !state.more;
+    if (state.items.length !== this.#drawn) {
+      // The observer tells changes only: an end that is in view again before it could see it leave is looked at anew.
+      this.#drawn = state.items.length;
+      this.#seen.unobserve(this.#end);
+      this.#seen.observe(this.#end);
+    }
     if (hadFocus && !this.#body.contains(document.activeElement)) {
       this.focus(state.selection.focus);
     }
@@ -209,11 +223,6 @@ export class Grid {
       }
     });
     this.#listenToDrags();
-    new IntersectionObserver((seen) => {
-      if (seen.some((entry) => entry.isIntersecting)) {
-        events.ended();
-      }
-    }, { rootMargin: '600px' }).observe(this.#end);
   }
 
   #listenToDrags(): void {

@@ -4,9 +4,13 @@ import { CodeCell } from '@jupyterlab/cells';
 import { IOutput } from '@jupyterlab/nbformat';
 import { NotebookPanel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage, Session } from '@jupyterlab/services';
+import { JSONExt, JSONValue } from '@lumino/coreutils';
 import { page } from '../page';
 import { RuntimeSessionManager } from './managers';
 import { IRuntime } from './model';
+
+/** How often the record is looked at while a cell is followed. */
+const LOOK_MILLISECONDS = 2000;
 
 interface IExecution {
   msg_id: string;
@@ -49,72 +53,148 @@ async function catchUp(panel: NotebookPanel, kernel: Kernel.IKernelConnection, r
   const early: KernelMessage.IIOPubMessage[] = [];
   const gather = (_: unknown, message: KernelMessage.IIOPubMessage) => early.push(message);
   kernel.iopubMessage.connect(gather);
-  let executions: IExecution[] = [];
+  let executions: IExecution[] | null = null;
   try {
-    const reply = await runtime.fetch(`minicolab/executions?kernel_id=${kernel.id}`);
-    executions = reply.ok ? ((await reply.json()) as { executions: IExecution[] }).executions : [];
+    executions = await recorded(kernel, runtime);
   } finally {
     kernel.iopubMessage.disconnect(gather);
   }
-  for (const execution of executions) {
-    if (execution.state === 'done' || execution.session === kernel.clientId) {
+  const followed: Followed[] = [];
+  for (const [i, execution] of (executions ?? []).entries()) {
+    const cell = panel.content.widgets.find(w => w.model.id === execution.cell_id);
+    if (execution.session === kernel.clientId || !(cell instanceof CodeCell)) {
       continue;
     }
-    const cell = panel.content.widgets.find(w => w.model.id === execution.cell_id);
-    if (cell instanceof CodeCell) {
-      follow(cell, kernel, execution, early);
+    if (execution.state !== 'done') {
+      followed.push(new Followed(cell, kernel, execution, early));
+    } else if (cell.model.executionState === 'running' && !executions?.slice(i + 1).some(later => later.cell_id === execution.cell_id)) {
+      finish(cell, execution); // it ended while no page was there to see it
+    }
+  }
+  void keepTrue(followed, kernel, runtime);
+}
+
+/** What the runtime has recorded of this kernel; null when it does not say. */
+async function recorded(kernel: Kernel.IKernelConnection, runtime: IRuntime): Promise<IExecution[] | null> {
+  const reply = await runtime.fetch(`minicolab/executions?kernel_id=${kernel.id}`);
+  return reply.ok ? ((await reply.json()) as { executions: IExecution[] }).executions : null;
+}
+
+/**
+ * Look at the record until every followed cell has ended. The kernel's messages reach this page only from the moment its socket
+ * is joined to the kernel, which nobody tells: what came before that and after the first answer would be missed for good.
+ */
+async function keepTrue(followed: readonly Followed[], kernel: Kernel.IKernelConnection, runtime: IRuntime): Promise<void> {
+  let left = followed;
+  while (left.length > 0) {
+    await new Promise(resolve => window.setTimeout(resolve, LOOK_MILLISECONDS));
+    if (kernel.isDisposed || runtime.state !== 'connected') {
+      return;
+    }
+    const now = await recorded(kernel, runtime).catch(() => null);
+    if (now !== null) {
+      left = left.filter(cell => !cell.settled(now));
     }
   }
 }
 
-function follow(cell: CodeCell, kernel: Kernel.IKernelConnection, execution: IExecution, early: KernelMessage.IIOPubMessage[]): void {
+/** Show how an execution ended. */
+function finish(cell: CodeCell, execution: IExecution): void {
   const outputs = cell.outputArea.model;
-  outputs.fromJSON(execution.outputs);
-  cell.model.executionState = 'running';
-  cell.setPrompt('*');
-  let clearNext = false;
-  const take = (message: KernelMessage.IIOPubMessage): boolean => {
+  if (!JSONExt.deepEqual(outputs.toJSON() as unknown as JSONValue, execution.outputs as unknown as JSONValue)) {
+    outputs.fromJSON(execution.outputs);
+  }
+  cell.model.executionCount = execution.execution_count;
+  cell.model.executionState = 'idle';
+}
+
+/** A cell that another page, or this one before it was reloaded, has started. */
+class Followed {
+  constructor(
+    private _cell: CodeCell,
+    private _kernel: Kernel.IKernelConnection,
+    private _execution: IExecution,
+    early: readonly KernelMessage.IIOPubMessage[]
+  ) {
+    this._count = this._cell.model.executionCount;
+    this._cell.outputArea.model.fromJSON(this._execution.outputs);
+    this._cell.model.executionState = 'running';
+    this._cell.setPrompt('*');
+    // Messages that came while we asked are in the answer already, but for the end; the record tells what is not.
+    if (!early.some(m => this._isMine(m) && m.header.msg_type === 'status' && this._take(m))) {
+      this._kernel.iopubMessage.connect(this._listen, this);
+    }
+  }
+
+  /** Whether there is nothing more to follow; what the record has of the end is shown. */
+  settled(record: readonly IExecution[]): boolean {
+    const now = record.find(e => e.msg_id === this._execution.msg_id);
+    if (now && now.state !== 'done') {
+      return false;
+    }
+    this._kernel.iopubMessage.disconnect(this._listen, this);
+    if (!this._cell.isDisposed && !this._wasTouched(now ?? this._execution)) {
+      finish(this._cell, now ?? { ...this._execution, outputs: this._cell.outputArea.model.toJSON() });
+    }
+    return true;
+  }
+
+  /** Whether the cell was run anew since, here or on another page, or its outputs were cleared. */
+  private _wasTouched(record: IExecution): boolean {
+    const runs = this._cell.outputArea.future && !this._cell.outputArea.future.isDisposed;
+    const count = this._cell.model.executionCount;
+    return runs || (count !== this._count && (this._ended || count !== record.execution_count));
+  }
+
+  private _listen(_: unknown, message: KernelMessage.IIOPubMessage): void {
+    if (this._isMine(message) && this._take(message)) {
+      this._kernel.iopubMessage.disconnect(this._listen, this);
+    }
+  }
+
+  private _isMine(message: KernelMessage.IIOPubMessage): boolean {
+    return (message.parent_header as { msg_id?: string }).msg_id === this._execution.msg_id;
+  }
+
+  /** Show what a message tells; return whether it is the last. */
+  private _take(message: KernelMessage.IIOPubMessage): boolean {
+    const outputs = this._cell.outputArea.model;
     const content = message.content as Record<string, unknown>;
     switch (message.header.msg_type) {
       case 'execute_result':
       case 'display_data':
       case 'stream':
       case 'error':
-        if (clearNext) {
+        if (this._clearNext) {
           outputs.clear();
-          clearNext = false;
+          this._clearNext = false;
         }
         outputs.add({ ...content, output_type: message.header.msg_type } as unknown as IOutput);
         break;
       case 'clear_output':
         if (content.wait) {
-          clearNext = true;
+          this._clearNext = true;
         } else {
           outputs.clear();
         }
         break;
       case 'execute_input':
-        execution.execution_count = content.execution_count as number;
+        this._execution.execution_count = content.execution_count as number;
         break;
       case 'status':
         if (content.execution_state === 'idle') {
-          cell.model.executionCount = execution.execution_count;
-          cell.model.executionState = 'idle';
+          this._ended = true;
+          this._count = this._execution.execution_count;
+          this._cell.model.executionCount = this._count;
+          this._cell.model.executionState = 'idle';
           return true;
         }
         break;
     }
     return false;
-  };
-  const mine = (message: KernelMessage.IIOPubMessage) => (message.parent_header as { msg_id?: string }).msg_id === execution.msg_id;
-  const listen = (_: unknown, message: KernelMessage.IIOPubMessage) => {
-    if (mine(message) && take(message)) {
-      kernel.iopubMessage.disconnect(listen);
-    }
-  };
-  // Messages that came while we asked are in the answer already, but for the end.
-  if (early.some(m => mine(m) && m.header.msg_type === 'status' && take(m))) {
-    return;
   }
-  kernel.iopubMessage.connect(listen);
+
+  private _clearNext = false;
+  private _ended = false;
+  private _count: number | null; // what the cell showed when this page last looked or changed it
 }

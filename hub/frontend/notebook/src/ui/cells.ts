@@ -164,15 +164,15 @@ export const cells: JupyterFrontEndPlugin<void> = {
         }
       };
       panel.content.node.addEventListener('click', pressed, true);
-      panel.content.node.addEventListener('dblclick', () => {
-        window.requestAnimationFrame(() => {
-          const cell = panel.content.activeCell; // the text that was clicked is gone by now
-          if (cell instanceof MarkdownCell && !cell.rendered && !page.file?.readOnly) {
-            // Typing goes into the text, not to the notebook's single-key commands.
-            panel.content.mode = 'edit';
-            cell.editor?.focus();
-          }
-        });
+      // Above the notebook's own listener, which has by then put the editor in the place of the text: the very next key
+      // goes into the text, not to the notebook's single-key commands.
+      panel.node.addEventListener('dblclick', event => {
+        const cell = panel.content.activeCell;
+        const inside = event.composedPath().includes(panel.content.node); // the target itself is gone by now
+        if (inside && cell instanceof MarkdownCell && !cell.rendered && !page.file?.readOnly) {
+          panel.content.mode = 'edit';
+          cell.editor?.focus();
+        }
       });
       panel.content.node.addEventListener('keydown', event => {
         if (event.key === 'Enter' && (event.target as Element).classList.contains('jp-InputPrompt')) {
