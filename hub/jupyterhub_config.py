@@ -89,7 +89,7 @@ def configure(service: Service) -> Config:
         {
             "name": "operator",
             "services": ["control"],
-            "scopes": ["admin:users", "tokens", "proxy", "shutdown"],
+            "scopes": ["admin:users", "admin:groups", "tokens", "proxy", "shutdown"],
         },
     ]
     # A token in a browser's cookie must be able to name its owner and reach both services, and nothing more.

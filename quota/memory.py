@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from quota.model import LIVE, MOVES, Filter, Reason, Session, State
-from quota.ports import Fenced, LiveExists, NoSession
+from quota.model import LIVE, MOVES, Filter, Grant, Reason, Session, State
+from quota.ports import Fenced, LiveExists, NoSession, created_detail
 
 
 class MemoryLedger:
@@ -22,6 +22,8 @@ class MemoryLedger:
         )
         self._holders: list[str] = shared._holders if shared is not None else []
         self._lock: threading.RLock = shared._lock if shared is not None else threading.RLock()
+        self._grants: list[Grant] = shared._grants if shared is not None else []
+        self._keeping: set[str] = shared._keeping if shared is not None else set()
         self._epoch: int | None = None
 
     def take_over(self, holder: str, at: datetime) -> int:
@@ -37,12 +39,7 @@ class MemoryLedger:
                 if (other.user, other.file_id) == (session.user, session.file_id) and other.state in LIVE:
                     raise LiveExists(other)
             self._sessions[session.id] = session
-            detail: dict[str, object] = {
-                "user": session.user,
-                "file_id": session.file_id,
-                "accelerator": session.accelerator,
-            }
-            self._events.append((session.id, "created", detail, session.created))
+            self._events.append((session.id, "created", created_detail(session), session.created))
 
     def get(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
@@ -95,15 +92,19 @@ class MemoryLedger:
                         session, last_activity=wall, active_boottime=boottime
                     )
 
-    def end(self, session_id: str, state: State, reason: Reason, at: datetime) -> Session:
+    def end(
+        self, session_id: str, state: State, reason: Reason, at: datetime, used_seconds: float
+    ) -> Session:
         with self._lock:
             self._may_write()
             session = self._the(session_id)
             if session.state in LIVE:
                 state = state if state in MOVES[session.state] else State.ENDED
-                session = replace(session, state=state, ended=at, reason=reason)
+                session = replace(session, state=state, ended=at, reason=reason, used_seconds=used_seconds)
                 self._sessions[session_id] = session
-                self._events.append((session_id, state, _reason_detail(session), at))
+                self._events.append(
+                    (session_id, state, {**_reason_detail(session), "used_seconds": used_seconds}, at)
+                )
             return session
 
     def record(self, session_id: str, event: str, detail: Mapping[str, object], at: datetime) -> None:
@@ -113,6 +114,30 @@ class MemoryLedger:
 
     def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
         return [(event, detail, at) for i, event, detail, at in self._events if i == session_id]
+
+    def metered(self, since: datetime) -> list[Session]:
+        found = [
+            s
+            for s in self._sessions.values()
+            if s.ready is not None and (s.state in LIVE or (s.ended is not None and s.ended >= since))
+        ]
+        return sorted(found, key=lambda s: (s.created, s.id))
+
+    def grant(self, grant: Grant) -> None:
+        with self._lock:
+            self._may_write()
+            self._grants.append(grant)
+
+    def grants(self, since: datetime) -> list[Grant]:
+        return [grant for grant in self._grants if grant.at >= since]
+
+    def keep_content(self, user: str, keep: bool) -> None:
+        with self._lock:
+            self._may_write()
+            (self._keeping.add if keep else self._keeping.discard)(user)
+
+    def keeps_content(self, user: str) -> bool:
+        return user in self._keeping
 
     def _may_write(self) -> None:
         if self._epoch is not None and self._epoch != len(self._holders):

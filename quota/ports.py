@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
-from quota.model import Filter, Reason, Session, State
+from quota.model import Filter, Grant, Reason, Session, State
 
 
 class LiveExists(Exception):
@@ -69,8 +69,30 @@ class Ledger(Protocol):
         """Note the last use of live sessions: wall-clock time and boot time of each, never earlier than what is known."""
         ...
 
-    def end(self, session_id: str, state: State, reason: Reason, at: datetime) -> Session:
-        """End a session once; ending an ended one changes nothing. Raise NoSession."""
+    def end(
+        self, session_id: str, state: State, reason: Reason, at: datetime, used_seconds: float
+    ) -> Session:
+        """End a session once, with what it used; ending an ended one changes nothing. Raise NoSession."""
+        ...
+
+    def metered(self, since: datetime) -> list[Session]:
+        """Return the sessions that were ready and have not ended before `since`, oldest first."""
+        ...
+
+    def grant(self, grant: Grant) -> None:
+        """Add hours to a budget. Grants are only ever added."""
+        ...
+
+    def grants(self, since: datetime) -> list[Grant]:
+        """Return what was granted since, oldest first."""
+        ...
+
+    def keep_content(self, user: str, keep: bool) -> None:
+        """Note whether the user wants /content kept when a runtime ends."""
+        ...
+
+    def keeps_content(self, user: str) -> bool:
+        """Return whether the user wants /content kept; nobody does who never said so."""
         ...
 
     def record(self, session_id: str, event: str, detail: Mapping[str, object], at: datetime) -> None:
@@ -80,3 +102,16 @@ class Ledger(Protocol):
     def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
         """Return the record of a session, oldest first: event, detail, time."""
         ...
+
+
+def created_detail(session: Session) -> dict[str, object]:
+    """Return what the record says of a new session: all that its usage is charged by."""
+    return {
+        "user": session.user,
+        "file_id": session.file_id,
+        "accelerator": session.accelerator,
+        "shape": session.shape,
+        "teams": sorted(session.teams),
+        "cpus": session.cpus,
+        "price": session.price,
+    }

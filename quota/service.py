@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from quota import policy
+from quota import budgets, metering, policy
 from quota.clock import Clock
-from quota.model import Denied, Limits, Moment, Reason, Session, State
+from quota.model import (
+    Balance,
+    Budget,
+    Charge,
+    Denied,
+    Kind,
+    Limits,
+    Moment,
+    Reason,
+    Rules,
+    Session,
+    State,
+    Who,
+)
 from quota.ports import Ledger, LiveExists
 
 
@@ -24,7 +37,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for."""
+    """What a user asks for. `teams`, `cpus` (cores) and `price` (accelerator-hours an hour) are what usage is charged by."""
 
     user: str
     file_id: str
@@ -33,6 +46,9 @@ class Request:
     shape: str
     backend: str
     device: str | None
+    teams: frozenset[str] = frozenset()
+    cpus: float = 0.0
+    price: float = 0.0
 
 
 class Sessions:
@@ -47,13 +63,18 @@ class Sessions:
         """Return this instant, by both clocks."""
         return Moment(self._clock.now(), self._clock.boottime(), self._boot_id)
 
-    def begin(self, request: Request, limits: Limits) -> tuple[Session, bool]:
-        """Return (session, whether it is new). A live one for the same notebook is returned as it is. Raise Refused."""
+    def begin(
+        self, request: Request, limits: Limits, balances: Sequence[Balance] = ()
+    ) -> tuple[Session, bool]:
+        """Return (session, whether it is new). A live one for the same notebook is returned as it is. Raise Refused.
+
+        `balances` are those of the budgets that would pay for it.
+        """
         live = self.ledger.live(request.user)
         for session in live:
             if session.file_id == request.file_id:
                 return session, False
-        decision = policy.may_start(limits, live)
+        decision = policy.may_start(limits, live, Kind(request.accelerator, request.shape), balances)
         if isinstance(decision, Denied):
             raise Refused(decision)
         session = Session(
@@ -76,6 +97,9 @@ class Sessions:
             max_lifetime_seconds=limits.max_lifetime_seconds,
             idle_limit_seconds=limits.idle_limit_seconds,
             boot_id=self._boot_id,
+            teams=request.teams,
+            cpus=request.cpus,
+            price=request.price,
         )
         try:
             self.ledger.begin(session)
@@ -120,7 +144,52 @@ class Sessions:
 
     def end(self, session_id: str, reason: Reason, *, failed: bool = False) -> Session:
         """Note the end and why."""
-        return self.ledger.end(session_id, State.FAILED if failed else State.ENDED, reason, self._clock.now())
+        now = self.moment()
+        session = self.ledger.get(session_id)
+        used = metering.used_seconds(session, now) if session is not None else 0.0
+        return self.ledger.end(session_id, State.FAILED if failed else State.ENDED, reason, now.wall, used)
+
+    def charges(self, since: datetime) -> list[Charge]:
+        """Return what sessions used that have not ended before `since`."""
+        return metering.charges_of(self.ledger.metered(since), self.moment())
+
+    def balances(self, rules: Rules, pairs: Sequence[tuple[Budget, str]]) -> list[Balance]:
+        """Return what is left of each (budget, holder)."""
+        if not pairs:
+            return []
+        now = self._clock.now()
+        since = budgets.earliest(rules, now)
+        return budgets.balances(rules, pairs, self.charges(since), self.ledger.grants(since), now)
+
+    def balances_of(self, rules: Rules, who: Who, kind: Kind, cpus: float) -> list[Balance]:
+        """Return what is left of the budgets that would pay for a runtime of `kind` for `who`."""
+        return self.balances(rules, budgets.binding(rules, who, kind, cpus))
+
+    def extended(self, session: Session, seconds: float, by: str) -> Session:
+        """Note that the life of a session was lengthened, by its user (then it counts as one of the extensions) or another."""
+        detail = {"seconds": seconds, "by": by}
+        self.ledger.record(session.id, "extended", detail, self._clock.now())
+        return self.ledger.note(
+            session.id,
+            {
+                "max_lifetime_seconds": session.max_lifetime_seconds + seconds,
+                "extended_seconds": session.extended_seconds + seconds,
+                "extensions_used": session.extensions_used + (1 if by == session.user else 0),
+            },
+        )
+
+    def relimited(self, session: Session, max_lifetime_seconds: float, idle_limit_seconds: float) -> Session:
+        """Note new limits of a running session."""
+        fields: dict[str, object] = {
+            "max_lifetime_seconds": max_lifetime_seconds,
+            "idle_limit_seconds": idle_limit_seconds,
+        }
+        self.ledger.record(session.id, "limits", fields, self._clock.now())
+        return self.ledger.note(session.id, fields)
+
+    def budgeted(self, session: Session, name: str | None, seconds: float | None) -> Session:
+        """Note which budget ends a session first, and how long after ready."""
+        return self.ledger.note(session.id, {"budget_name": name, "budget_seconds": seconds})
 
 
 def new_runtime_id() -> str:

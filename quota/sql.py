@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    Boolean,
     DateTime,
     Engine,
     Float,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    or_,
     select,
     text,
     update,
@@ -28,8 +30,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm import Session as Database
 
-from quota.model import LIVE, MOVES, Filter, Reason, Session, State
-from quota.ports import Fenced, LiveExists, NoSession
+from quota.model import LIVE, MOVES, Filter, Grant, Reason, Session, State
+from quota.ports import Fenced, LiveExists, NoSession, created_detail
 from quota.tables import create_tables
 
 BUSY_TIMEOUT_SECONDS = 5.0
@@ -54,6 +56,7 @@ class SessionRow(Base):
         ),
         Index("quota_sessions_by_user", "user", "created"),
         Index("quota_sessions_by_state", "state"),
+        Index("quota_sessions_by_end", "ended"),
     )
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     user: Mapped[str] = mapped_column(String(255))
@@ -77,6 +80,35 @@ class SessionRow(Base):
     boot_id: Mapped[str | None] = mapped_column(String(64), comment="the boot the times below count in")
     ready_boottime: Mapped[float | None] = mapped_column(Float, comment="CLOCK_BOOTTIME, seconds")
     active_boottime: Mapped[float | None] = mapped_column(Float, comment="CLOCK_BOOTTIME, seconds")
+    teams: Mapped[str | None] = mapped_column(Text, comment="groups of the user at the start, JSON list")
+    cpus: Mapped[float | None] = mapped_column(Float, comment="cores")
+    price: Mapped[float | None] = mapped_column(Float, comment="accelerator-hours an hour")
+    extensions_used: Mapped[int | None] = mapped_column(Integer)
+    extended_seconds: Mapped[float | None] = mapped_column(Float)
+    budget_name: Mapped[str | None] = mapped_column(String(64))
+    budget_seconds: Mapped[float | None] = mapped_column(Float, comment="after ready")
+    used_seconds: Mapped[float | None] = mapped_column(Float, comment="from ready to the end")
+
+
+class GrantRow(Base):
+    """Hours added to budgets by administrators. Rows are only ever added."""
+
+    __tablename__ = "quota_grants"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    budget: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(255))
+    hours: Mapped[float] = mapped_column(Float)
+    note: Mapped[str] = mapped_column(String(200))
+    by: Mapped[str] = mapped_column(String(255))
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
+
+
+class ChoiceRow(Base):
+    """What a user chose for all of their runtimes."""
+
+    __tablename__ = "quota_choices"
+    user: Mapped[str] = mapped_column(String(255), primary_key=True)
+    keep_content: Mapped[bool] = mapped_column(Boolean)
 
 
 class EventRow(Base):
@@ -102,15 +134,19 @@ class EpochRow(Base):
 
 _APPEND_ONLY = {
     "sqlite": [
-        f"CREATE TRIGGER IF NOT EXISTS quota_events_no_{verb.lower()} BEFORE {verb} ON quota_events "
-        "BEGIN SELECT RAISE(ABORT, 'quota_events is append-only'); END"
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+        for table in ("quota_events", "quota_grants")
         for verb in ("UPDATE", "DELETE")
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION quota_events_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'quota_events is append-only'; END $$",
-        "CREATE OR REPLACE TRIGGER quota_events_append_only BEFORE UPDATE OR DELETE ON quota_events "
-        "FOR EACH ROW EXECUTE FUNCTION quota_events_refuse()",
+        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$",
+        *(
+            f"CREATE OR REPLACE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
+            "FOR EACH ROW EXECUTE FUNCTION quota_events_refuse()"
+            for table in ("quota_events", "quota_grants")
+        ),
     ],
 }
 
@@ -186,12 +222,7 @@ class SqlLedger:
         try:
             with self._writing() as db:
                 db.add(_row(session))
-                detail = {
-                    "user": session.user,
-                    "file_id": session.file_id,
-                    "accelerator": session.accelerator,
-                }
-                db.add(_event(session.id, "created", detail, session.created))
+                db.add(_event(session.id, "created", created_detail(session), session.created))
         except IntegrityError:
             query = select(SessionRow).where(
                 SessionRow.user == session.user,
@@ -261,18 +292,62 @@ class SqlLedger:
                     )
                 )
 
-    def end(self, session_id: str, state: State, reason: Reason, at: datetime) -> Session:
+    def end(
+        self, session_id: str, state: State, reason: Reason, at: datetime, used_seconds: float
+    ) -> Session:
         with self._writing() as db:
             row = _the(db, session_id)
             if State(row.state) in LIVE:
                 row.state = state if state in MOVES[State(row.state)] else State.ENDED
                 row.ended, row.reason_code, row.reason_message = at, reason.code[:64], reason.message[:500]
-                db.add(_event(session_id, row.state, _reason_detail(row), at))
+                row.used_seconds = used_seconds
+                db.add(
+                    _event(session_id, row.state, {**_reason_detail(row), "used_seconds": used_seconds}, at)
+                )
             return _session(row)
 
     def record(self, session_id: str, event: str, detail: Mapping[str, object], at: datetime) -> None:
         with self._writing() as db:
             db.add(_event(session_id, event, detail, at))
+
+    def metered(self, since: datetime) -> list[Session]:
+        query = (
+            select(SessionRow)
+            .where(SessionRow.ready.is_not(None), or_(SessionRow.state.in_(LIVE), SessionRow.ended >= since))
+            .order_by(SessionRow.created, SessionRow.id)
+        )
+        with Database(self._engine) as db:
+            return [_session(row) for row in db.scalars(query)]
+
+    def grant(self, grant: Grant) -> None:
+        with self._writing() as db:
+            db.add(
+                GrantRow(
+                    budget=grant.budget,
+                    holder=grant.holder,
+                    hours=grant.hours,
+                    note=grant.note[:200],
+                    by=grant.by,
+                    at=grant.at,
+                )
+            )
+
+    def grants(self, since: datetime) -> list[Grant]:
+        query = select(GrantRow).where(GrantRow.at >= since).order_by(GrantRow.number)
+        with Database(self._engine) as db:
+            return [
+                Grant(row.budget, row.holder, row.hours, row.note, row.by, _utc(row.at))
+                for row in db.scalars(query)
+            ]
+
+    def keep_content(self, user: str, keep: bool) -> None:
+        with self._writing() as db:
+            db.merge(ChoiceRow(user=user, keep_content=keep))
+
+    def keeps_content(self, user: str) -> bool:
+        with Database(self._engine) as db:
+            row = db.get(ChoiceRow, user)
+            return row is not None and row.keep_content
 
     def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
         query = select(EventRow).where(EventRow.session_id == session_id).order_by(EventRow.number)
@@ -327,6 +402,14 @@ def _row(s: Session) -> SessionRow:
         boot_id=s.boot_id,
         ready_boottime=s.ready_boottime,
         active_boottime=s.active_boottime,
+        teams=json.dumps(sorted(s.teams)),
+        cpus=s.cpus,
+        price=s.price,
+        extensions_used=s.extensions_used,
+        extended_seconds=s.extended_seconds,
+        budget_name=s.budget_name,
+        budget_seconds=s.budget_seconds,
+        used_seconds=s.used_seconds,
     )
 
 
@@ -354,6 +437,14 @@ def _session(row: SessionRow) -> Session:
         boot_id=row.boot_id,
         ready_boottime=row.ready_boottime,
         active_boottime=row.active_boottime,
+        teams=frozenset(json.loads(row.teams or "[]")),
+        cpus=row.cpus or 0.0,
+        price=row.price or 0.0,
+        extensions_used=row.extensions_used or 0,
+        extended_seconds=row.extended_seconds or 0.0,
+        budget_name=row.budget_name,
+        budget_seconds=row.budget_seconds,
+        used_seconds=row.used_seconds,
     )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
 
 class Phase(StrEnum):
@@ -43,6 +45,31 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class EndReason:
+    """Why a runtime ended: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget that is used up `seconds` after ready; `reason` is what is told then."""
+
+    seconds: float
+    reason: EndReason
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """What a runtime left when it ended: its executions, and /content packed, or why it was not."""
+
+    executions: tuple[Mapping[str, Any], ...]
+    snapshot: Path | None
+    snapshot_note: str = ""
+
+
+@dataclass(frozen=True)
 class RuntimeSpec:
     """Everything a backend needs to start a runtime.
 
@@ -65,6 +92,8 @@ class RuntimeSpec:
     control_url: str
     public_control_url: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    budget: Budget | None = None
+    snapshot_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,14 +106,6 @@ class Endpoint:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class EndReason:
-    """Why a runtime ended: a stable code and a sentence."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from spawner.model import (
     Activity,
+    Budget,
     Endpoint,
     EndReason,
     IsolationReport,
+    LeftBehind,
     MountPoint,
     Observed,
     Phase,
@@ -87,9 +90,30 @@ class RuntimeBackend(Protocol):
         ...
 
     async def set_limits(
-        self, runtime_id: str, *, max_lifetime_seconds: float, idle_limit_seconds: float
+        self,
+        runtime_id: str,
+        *,
+        max_lifetime_seconds: float,
+        idle_limit_seconds: float,
+        budget: Budget | None = None,
     ) -> None:
         """Change the limits a runtime carries."""
+        ...
+
+    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
+        """Change how many bytes of /content are kept at its end."""
+        ...
+
+    async def left_behind(self, runtime_id: str) -> LeftBehind | None:
+        """Return what an ended runtime left; it stays until it is forgotten."""
+        ...
+
+    async def forget(self, runtime_id: str) -> None:
+        """Remove what an ended runtime left."""
+        ...
+
+    async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
+        """Unpack a snapshot into /content of a ready runtime; return how many files. Existing files stay as they are."""
         ...
 
     async def logs(self, runtime_id: str) -> str:

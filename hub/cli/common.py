@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from hub.settings import Service, SettingsError, load_service
 
@@ -67,6 +68,39 @@ def hub_api(service: Service, method: str, path: str, body: dict[str, Any] | Non
         with urllib.request.urlopen(request, timeout=20) as reply:
             text = reply.read()
             return reply.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as error:
+        try:
+            return error.code, json.loads(error.read() or b"null")
+        except ValueError:
+            return error.code, None
+
+
+TOKEN_SECONDS = 300
+
+
+def control_api(
+    service: Service, method: str, path: str, body: dict[str, Any] | None = None
+) -> tuple[int, Any]:
+    """Call control's API as an administrator, with a token of minutes; return (status, JSON or text). Raise OSError."""
+    status, users = hub_api(service, "GET", "/users?limit=1000")
+    admins = sorted(user["name"] for user in users if user.get("admin")) if status == 200 else []
+    if not admins:
+        fail(DENIED, "There is no administrator yet. Add one with: minicolab user add NAME --admin")
+    made = {"note": "a command", "expires_in": TOKEN_SECONDS}
+    status, reply = hub_api(service, "POST", f"/users/{quote(admins[0])}/tokens", made)
+    if status >= 400:
+        fail(TRY_LATER, f"The hub refused a token: {reply}")
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{service.ports.control}/services/control/api/v1/{path}",
+        method=method,
+        data=json.dumps(body).encode() if body is not None else None,
+        headers={"Authorization": f"Bearer {reply['token']}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read().decode()
+            is_json = "json" in answer.headers.get("Content-Type", "")
+            return answer.status, json.loads(text) if is_json else text
     except urllib.error.HTTPError as error:
         try:
             return error.code, json.loads(error.read() or b"null")

@@ -9,13 +9,14 @@ from tornado import web
 
 from gpu_scheduler.nvml import NvmlInventory
 from gpu_scheduler.service import Accelerators
-from hub.control import handlers, pages
+from hub.control import handlers, limit_pages, pages, quota_api
 from hub.control.consent import ConsentStore, make_server
 from hub.control.files import Files
 from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import Orchestrator
+from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.web.gate import GatedApplication
 from hub.web.handlers import NotFoundHandler
@@ -39,15 +40,18 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
     epoch = sessions.ledger.take_over(f"process {os.getpid()}", clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
+    drive = make_drive(service)
+    snapshots = Snapshots(drive, sessions.ledger)
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, epoch),
+        orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, snapshots, epoch),
         files=Files(f"http://127.0.0.1:{service.ports.documents}"),
         keys=IdempotencyKeys(engine, clock),
         accelerators=Accelerators(NvmlInventory()),
         consent=ConsentStore(engine, sessions.ledger, clock),
-        drive=make_drive(service),
+        drive=drive,
+        snapshots=snapshots,
         clock=clock,
     )
 
@@ -79,15 +83,27 @@ def make_app(control: Control) -> web.Application:
         (api + f"runtimes/{RUNTIME}/keep", handlers.KeepHandler),
         (api + f"runtimes/{RUNTIME}/resources", handlers.ResourcesHandler),
         (api + f"runtimes/{RUNTIME}/mounts", handlers.MountsHandler),
+        (api + f"runtimes/{RUNTIME}/extend", quota_api.ExtendHandler),
+        (api + f"runtimes/{RUNTIME}/restore", quota_api.RestoreHandler),
+        (api + "snapshots", quota_api.SnapshotsHandler),
+        (api + "quota", quota_api.QuotaHandler),
+        (api + "quota/keep_content", quota_api.KeepContentHandler),
+        (api + "usage", quota_api.UsageHandler),
         (api + "sessions", handlers.SessionsHandler),
         (api + "accelerators", handlers.AcceleratorsHandler),
         (api + "environment", handlers.EnvironmentHandler),
         (api + "isolation", handlers.IsolationHandler),
         (api + "admin/runtimes", handlers.AdminRuntimesHandler),
         (api + f"admin/runtimes/{RUNTIME}", handlers.AdminRuntimeHandler),
+        (api + f"admin/runtimes/{RUNTIME}/extend", quota_api.AdminExtendHandler),
+        (api + "admin/quota", quota_api.AdminQuotaHandler),
+        (api + "admin/grants", quota_api.GrantsHandler),
+        (api + "admin/reload", quota_api.ReloadHandler),
+        (PREFIX + "metrics", quota_api.MetricsHandler),
         (PREFIX + "oauth/authorize", pages.AuthorizeHandler),
         (PREFIX + "oauth/token", pages.OAuthTokenHandler),
-        (PREFIX + "admin", pages.AdminPageHandler),
+        (PREFIX + "usage", limit_pages.UsagePageHandler),
+        (PREFIX + "admin", limit_pages.AdminPageHandler),
         (PREFIX + ".*", NotFoundHandler),
         (
             r"/.*",

@@ -18,6 +18,8 @@ from hub.control.faults import as_api_error
 from hub.control.files import Files
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import USER_DELETED, Orchestrator
+from hub.control.refusals import as_refusal
+from hub.control.snapshots import Snapshots
 from hub.control.views import iso
 from hub.settings import Service
 from hub.web.body import dump_json, only_fields, text_field
@@ -25,8 +27,10 @@ from hub.web.errors import ApiError, bad_request, conflict, denied, not_found, p
 from hub.web.handlers import ApiHandler
 from hub.web.identity import User, bearer_token
 from hub.wiring import environment_status
+from quota import policy
+from quota.budgets import price_of
 from quota.clock import Clock
-from quota.model import LIVE, Filter, Reason, Session, State
+from quota.model import LIVE, Denied, Filter, Kind, Reason, Session, State, Who
 from quota.ports import Fenced
 from quota.service import Refused, Request, Sessions
 from quota.ticket import mint, runtime_key
@@ -50,6 +54,7 @@ class Control:
     accelerators: Accelerators
     consent: ConsentStore
     drive: DriveService
+    snapshots: Snapshots
     clock: Clock
 
 
@@ -92,6 +97,10 @@ class ControlHandler(ApiHandler):
             raise conflict("not_ready", f"The runtime is {session.state}, not ready yet.")
         return session
 
+    def who(self) -> Who:
+        """Return the caller as the rules know them."""
+        return Who(self.user.name, self.user.groups)
+
     def admin(self) -> None:
         if not self.user.admin:
             raise denied("admin_only", "Only administrators may do this.")
@@ -133,20 +142,38 @@ class RuntimesHandler(ControlHandler):
         if earlier is not None:
             self._reply_with(self.own(earlier))
             return
-        device = self._device(accelerator) if self._live_of(file["id"]) is None else None
-        backend = self.control.service.settings.runtimes.backend
-        request = Request(self.user.name, file["id"], file["name"], accelerator, shape, backend, device)
+        ends, who, kind = self.control.orchestrator.ends, self.who(), Kind(accelerator, shape)
+        limits = ends.limits(who, kind)
+        if not limits.allow and self._live_of(file["id"]) is None:
+            refusal = policy.may_start(limits, (), kind)
+            assert isinstance(refusal, Denied)
+            raise as_refusal(self.control, refusal, who, kind)
+        request = self._request(file, accelerator, shape)
         try:
-            session, new = self.control.sessions.begin(request, self.control.orchestrator.limits())
+            session, new = self.control.sessions.begin(
+                request, limits, ends.balances(who, kind, request.cpus)
+            )
         except Refused as refused:
-            d = refused.denied
-            raise conflict(
-                d.code, d.message, limit=int(d.limit), used=int(d.used), resets_at=iso(d.resets_at)
-            ) from None
+            raise as_refusal(self.control, refused.denied, who, kind) from None
         if new:
             self.control.orchestrator.start(session)
         self.control.keys.remember(self.user.name, key, body, session.id)
         self._reply_with(session, new=new)
+
+    def _request(self, file: dict[str, Any], accelerator: str, shape: str) -> Request:
+        service = self.control.service
+        return Request(
+            self.user.name,
+            file["id"],
+            file["name"],
+            accelerator,
+            shape,
+            service.settings.runtimes.backend,
+            self._device(accelerator) if self._live_of(file["id"]) is None else None,
+            self.user.groups,
+            service.settings.runtimes.shapes[shape].cpus,
+            price_of(self.control.orchestrator.ends.rules, accelerator),
+        )
 
     def _reply_with(self, session: Session, *, new: bool = False) -> None:
         self.set_header("Location", f"/services/control/api/v1/runtimes/{session.id}")
@@ -175,9 +202,9 @@ class RuntimesHandler(ControlHandler):
             return None
         device = self.control.accelerators.pick(accelerator, held)
         if device is None:
-            raise conflict(
-                "accelerator_unavailable", f"No {accelerator} is free now: {offered[accelerator].reason}"
-            )
+            message = f"No {accelerator} is free now: {offered[accelerator].reason}"
+            denial = Denied("accelerator_unavailable", message, 0, 0)
+            raise as_refusal(self.control, denial, self.who(), Kind(accelerator, "STANDARD"))
         return device.node
 
     def get(self) -> None:
@@ -273,7 +300,7 @@ class KeepHandler(ControlHandler):
     """`runtimes/<id>/keep`: a person says that they are there."""
 
     async def post(self, runtime_id: str) -> None:
-        self.reply(self.model(await self.control.orchestrator.used(self.live(runtime_id))))
+        self.reply(self.model(await self.control.orchestrator.ends.used(self.live(runtime_id))))
 
 
 class ResourcesHandler(ControlHandler):

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 
+from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
 from hub.control.hub_client import HubClient, HubDown, HubRefused
-from hub.control.views import session_model
+from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.wiring import environment_status
 from quota import policy
-from quota.model import LIVE, Limits, Reason, Session, State
+from quota.model import LIVE, Reason, Session, State
 from quota.ports import Fenced
 from quota.service import Sessions
-from spawner.model import PHASE_SENTENCES, EndReason, Observed, Phase
+from spawner.model import PHASE_SENTENCES, Budget, EndReason, Observed, Phase
 from spawner.ports import BackendError, RuntimeBackend
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,8 @@ HUB_PATIENCE_SECONDS = 60.0
 ENVIRONMENT_LOOK_SECONDS = 0.5
 START_TRIES = 2
 STOP_GRACE_SECONDS = 3.0
-OVERDUE_GRACE_SECONDS = 3.0  # the supervisor ends its runtime by itself; this is for one that does not
-LATEST_USE_SECONDS = 1.0  # uses closer together than this are one
 LOST = "lost"
+LEFT_BEHIND_KEPT = timedelta(days=1)
 
 USER_DELETED = Reason("user_deleted", "The runtime was ended by its user.")
 MACHINE_RESTARTED = Reason("machine_restarted", "The computer the runtime ran on was restarted.")
@@ -52,39 +53,49 @@ class Orchestrator:
     """The living runtimes of one installation. One instance acts at a time (hub.control.lease)."""
 
     def __init__(
-        self, service: Service, sessions: Sessions, backend: RuntimeBackend, hub: HubClient, epoch: int
+        self,
+        service: Service,
+        sessions: Sessions,
+        backend: RuntimeBackend,
+        hub: HubClient,
+        snapshots: Snapshots,
+        epoch: int,
     ) -> None:
         self._service = service
+        self._snapshots = snapshots
         self._sessions = sessions
         self.backend = backend
         self.hub = hub
         self._channels = Channels(epoch)
         self._carried: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Task[Session]] = {}
-        self._told: dict[str, frozenset[tuple[str, float]]] = {}
+        self.ends = Ends(service.settings.quota, sessions, backend, self._publish, self._carry_stop)
         self._to_forget: set[tuple[str, str]] = set()  # (user, server) the hub has not forgotten yet
         self._forgetting: set[str] = set()
-        self._background: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._background_stops: set[asyncio.Task[Session]] = set()
+        self._tended: set[asyncio.Task[None]] = set()
         self.fenced = asyncio.Event()
 
     # -- what handlers call ------------------------------------------------------------------------------------
 
-    def limits(self) -> Limits:
-        q = self._service.settings.quota
-        return Limits(
-            q.max_lifetime.total_seconds(),
-            q.idle_limit.total_seconds(),
-            tuple(w.total_seconds() for w in q.warn_before),
-            q.max_runtimes,
-        )
+    def snapshot_bytes(self, user: str) -> int:
+        """Return how much of /content is kept when a runtime of this user ends."""
+        return self.ends.quota.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+
+    async def keep_content_of_running(self, user: str) -> None:
+        """Tell a user's running runtimes whether /content is to be kept."""
+        kept = self.snapshot_bytes(user)
+        for session in self._sessions.ledger.live(user):
+            if session.state is State.READY:
+                await self.backend.set_snapshot(session.id, snapshot_bytes=kept)
 
     def channel(self, session_id: str) -> Channel:
         return self._channels.of(session_id)
 
     def model(self, session: Session) -> dict[str, Any]:
         """Return the session as the API shows it now."""
-        return session_model(session, self._sessions.moment())
+        return self.ends.model(session)
 
     def start(self, session: Session) -> None:
         """Begin to carry out the intent of a new session."""
@@ -106,12 +117,6 @@ class Orchestrator:
                 await self.stop(session, session.reason or USER_DELETED)
         except (TimeoutError, BackendError):
             return
-
-    async def used(self, session: Session) -> Session:
-        """Note a person's action, first in the runtime, which holds the limit. Raise BackendError."""
-        await self.backend.touch(session.id)
-        self._sessions.used({session.id: 0.0})
-        return self._sessions.ledger.get(session.id) or session
 
     # -- life of one runtime -----------------------------------------------------------------------------------
 
@@ -145,6 +150,7 @@ class Orchestrator:
         ready = self._sessions.ready(session.id, observed.ready_boottime if observed is not None else None)
         if ready.state is State.READY:
             await self._publish("ready", ready)
+            self.ends.look_soon()
             await self._watch(session.id)
 
     async def _prepare_environment(self, session: Session) -> None:
@@ -171,6 +177,8 @@ class Orchestrator:
             "devices": [session.device] if session.device is not None else [],
             "max_lifetime_seconds": session.max_lifetime_seconds,
             "idle_limit_seconds": session.idle_limit_seconds,
+            "budget": _budget_option(self.ends.first_budget(session)),
+            "snapshot_bytes": self.snapshot_bytes(session.user),
         }
         for attempt in range(START_TRIES):
             try:
@@ -251,12 +259,35 @@ class Orchestrator:
     async def _finish(self, session_id: str, reason: Reason, *, failed: bool = False) -> Session:
         before = self._sessions.ledger.get(session_id)
         session = self._sessions.end(session_id, reason, failed=failed)
-        self._told.pop(session_id, None)
         if before is None or before.state in LIVE:
             await self._publish("ended", session)
             self._channels.close(session_id)
+            self.ends.look_soon()
+            self._tend(self._take_over(session))
         await self._forget(session.user, session_id)
         return session
+
+    def _tend(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background that a restart would do again."""
+        task = asyncio.create_task(work)
+        self._tended.add(task)
+
+        def done(ended: asyncio.Task[None]) -> None:
+            self._tended.discard(ended)
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                log.error("taking over what a runtime left failed", exc_info=error)
+
+        task.add_done_callback(done)
+
+    async def _take_over(self, session: Session) -> None:
+        """Keep what an ended runtime left: its outputs in the document, its files in Drive."""
+        left = await self.backend.left_behind(session.id)
+        if left is None:
+            return
+        note = await asyncio.to_thread(self._snapshots.take, session, left)
+        if note:
+            self._sessions.ledger.record(session.id, "snapshot", note, self._sessions.moment().wall)
+        await self.backend.forget(session.id)
 
     async def _forget(self, user: str, server: str) -> None:
         """Have the hub forget the server; what it does not do now is asked again later."""
@@ -285,15 +316,27 @@ class Orchestrator:
     async def recover(self) -> None:
         """Take up what an earlier instance left: every row is carried again, and what nobody asked for is ended."""
         await self.reconcile()
-        self._background = asyncio.create_task(self._clean_hub(), name="forget old servers")
+        self._background = [
+            asyncio.create_task(self._clean_hub(), name="forget old servers"),
+            asyncio.create_task(self._watch_ends(), name="ends"),
+        ]
+        since = self._sessions.moment().wall - LEFT_BEHIND_KEPT
+        for session in self._sessions.ledger.metered(since):
+            if session.state not in LIVE:
+                self._tend(self._take_over(session))  # an earlier instance may not have come to it
+
+    async def _watch_ends(self) -> None:
+        try:
+            await self.ends.watch_for_ever()
+        except Fenced:
+            self.fenced.set()
 
     async def tick_for_ever(self) -> None:
-        """Look every few seconds. A look that fails is logged, and the next one tries again."""
+        """Compare rows, machine and hub every few seconds. What fails is logged, and the next time tries again."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.reconcile()
-                await self.look()
                 for user, server in list(self._to_forget):
                     await self._forget(user, server)
             except Fenced:
@@ -357,46 +400,11 @@ class Orchestrator:
                 log.info("the hub still knows runtime %s, which has ended", server)
                 await self._forget(user, server)
 
-    async def look(self) -> None:
-        """Look at every ready runtime's use, announce ends that come near, and end what is overdue."""
-        ready = [s for s in self._sessions.ledger.live() if s.state is State.READY]
-        found = await asyncio.gather(*(self._activity(session) for session in ready))
-        uses: dict[str, float] = {}
-        now = self._sessions.moment()
-        for session, ago in zip(ready, found, strict=True):
-            if ago is None:
-                continue
-            known = session.active_boottime if session.boot_id == now.boot_id else None
-            if known is None or now.boottime - ago > known + LATEST_USE_SECONDS:
-                uses[session.id] = ago
-        self._sessions.used(uses)
-        evidence = {s.id for s, ago in zip(ready, found, strict=True) if ago is not None}
-        for session in self._sessions.ledger.live():
-            if session.state is State.READY:
-                await self._judge(session, evidence=session.id in evidence)
-
-    async def _activity(self, session: Session) -> float | None:
-        """Return how many seconds ago the runtime was used, None when it can not be told now."""
-        try:
-            return (await self.backend.activity(session.id)).seconds_ago
-        except BackendError:
-            return None  # its watcher will tell
-
-    async def _judge(self, session: Session, *, evidence: bool) -> None:
-        now = self._sessions.moment()
-        reason = policy.overdue(session, now, grace_seconds=OVERDUE_GRACE_SECONDS, evidence=evidence)
-        if reason is not None and session.id not in self._stops:
-            log.warning("runtime %s is overdue: %s", session.id, reason.message)
-            self._carry_stop(session, reason)
-            return
-        told = policy.still_told(session, now, self._told.get(session.id, frozenset()))
-        due = policy.warning_due(self.limits(), session, now, told)
-        self._told[session.id] = told if due is None else told | {(due.ends, due.threshold)}
-        if due is not None:
-            await self._publish("warning", session, ends=due.ends, seconds_left=round(due.seconds_left))
-
     def _carry_stop(self, session: Session, reason: Reason) -> None:
-        """End a runtime without waiting for it; a stop that fails is taken up by the next look."""
+        """End a runtime that is overdue, without waiting for it; a stop that fails is taken up by the next look."""
+        if session.id in self._stops:
+            return
+        log.warning("runtime %s is overdue: %s", session.id, reason.message)
         task = asyncio.create_task(self.stop(session, reason), name=f"overdue {session.id}")
 
         def told(done: asyncio.Task[Session]) -> None:
@@ -413,13 +421,19 @@ class Orchestrator:
             *self._carried.values(),
             *self._stops.values(),
             *self._background_stops,
+            *self._background,
+            *self._tended,
         ]
-        if self._background is not None:
-            tasks.append(self._background)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.hub.close()
+
+
+def _budget_option(budget: Budget | None) -> dict[str, Any] | None:
+    if budget is None:
+        return None
+    return {"seconds": budget.seconds, "code": budget.reason.code, "message": budget.reason.message}
 
 
 def _hub_reason(message: str) -> Reason:

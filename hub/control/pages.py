@@ -1,4 +1,4 @@
-"""The HTML pages of control: consent to a mount, the code to paste, the admin's list of runtimes; and foreign hosts."""
+"""The HTML pages of control: consent to a mount and the code to paste; and foreign hosts. hub.control.limit_pages has the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hub.control.consent import CHALLENGE, OUT_OF_BAND, SCOPE
 from hub.control.handlers import ControlHandler
 from hub.web.errors import ApiError, printable
 from hub.web.identity import User
-from quota.model import LIVE, Reason
 
 CSP = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
@@ -131,22 +130,6 @@ class OAuthTokenHandler(ControlHandler):
             raise ValueError("The form is not ASCII.") from None
         parse_qsl(text, keep_blank_values=True, strict_parsing=True, max_num_fields=20, errors="strict")
         return text
-
-
-class AdminPageHandler(PageHandler):
-    """`admin`: every live runtime, with a button to end it."""
-
-    def get(self) -> None:
-        self.admin()
-        self.render("admin.html", sessions=self.control.sessions.ledger.live(), user=self.user.name)
-
-    async def post(self) -> None:
-        self.admin()
-        session = self.control.sessions.ledger.get(self.get_body_argument("runtime", "")[:32])
-        if session is not None and session.state in LIVE:
-            reason = Reason("admin", "An administrator ended the runtime.")
-            await self.control.orchestrator.stop(session, reason)
-        self.redirect("/services/control/admin")
 
 
 class CanonicalHostHandler(web.RequestHandler):

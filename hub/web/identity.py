@@ -31,12 +31,13 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True)
 class User:
-    """A signed-in person: `name` as JupyterHub knows it; `via` is "token" or "cookie"."""
+    """A signed-in person: `name` and `groups` as JupyterHub knows them; `via` is "token" or "cookie"."""
 
     name: str
     admin: bool
     via: str
     scopes: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,13 @@ class HubIdentity:
         name = self._settings.service_name
         if not {"access:services", f"access:services!service={name}"} & scopes:
             return None
-        return User(name=model["name"], admin=bool(model.get("admin")), via=via, scopes=scopes)
+        return User(
+            name=model["name"],
+            admin=bool(model.get("admin")),
+            via=via,
+            scopes=scopes,
+            groups=frozenset(model.get("groups") or ()),
+        )
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:

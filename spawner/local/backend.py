@@ -16,21 +16,25 @@ import re
 import shutil
 import signal
 import sys
+import tarfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quota.clock import SystemClock
-from spawner.local import wire
+from spawner.local import keep, wire
 from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung, choose_rung, report
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
 from spawner.model import (
     Activity,
+    Budget,
     Endpoint,
     EndReason,
     IsolationReport,
+    LeftBehind,
     MountPoint,
     Observed,
     Phase,
@@ -176,6 +180,8 @@ class LocalBackend:
             "devices": spec.devices,
             "max_lifetime_seconds": spec.max_lifetime_seconds,
             "idle_limit_seconds": spec.idle_limit_seconds,
+            "budget": _carried(spec.budget),
+            "snapshot_bytes": spec.snapshot_bytes,
             "ticket_key": base64.b64encode(spec.ticket_key).decode(),
             "rung": rung,
             "env": str(self._env),
@@ -375,10 +381,10 @@ class LocalBackend:
 
     def _forget_old_reasons(self) -> None:
         now = SystemClock().now().timestamp()
-        for path in (self._folder / ".ended").glob("*.json"):
+        for path in (self._folder / ".ended").glob("*"):
             with contextlib.suppress(OSError):
-                if now - path.stat().st_mtime > KEEP_REASON_SECONDS:
-                    path.unlink()
+                if now - path.stat().st_ctime > KEEP_REASON_SECONDS:
+                    keep.forget(path)
 
     async def resources(self, runtime_id: str) -> Resources:
         return Resources(**await self._call(runtime_id, {"op": "resources"}))
@@ -405,7 +411,12 @@ class LocalBackend:
         await self._call(runtime_id, {"op": "touch"})
 
     async def set_limits(
-        self, runtime_id: str, *, max_lifetime_seconds: float, idle_limit_seconds: float
+        self,
+        runtime_id: str,
+        *,
+        max_lifetime_seconds: float,
+        idle_limit_seconds: float,
+        budget: Budget | None = None,
     ) -> None:
         await self._call(
             runtime_id,
@@ -413,7 +424,50 @@ class LocalBackend:
                 "op": "limits",
                 "max_lifetime_seconds": max_lifetime_seconds,
                 "idle_limit_seconds": idle_limit_seconds,
+                "budget": _carried(budget),
             },
+        )
+
+    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
+        await self._call(runtime_id, {"op": "snapshot", "bytes": snapshot_bytes})
+
+    async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
+        await self._call(runtime_id, {"op": "status"})
+        folder = self._folder_of(runtime_id)
+        if folder is None:
+            raise _gone()
+        try:
+            return await asyncio.to_thread(keep.restore, snapshot, folder / "content")
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise BackendError("bad_snapshot", f"The snapshot can not be read: {error}.") from error
+        except OSError as error:
+            raise BackendError(
+                "restore_failed", f"The snapshot was not restored: {error.strerror}."
+            ) from error
+
+    # -- what ended ones left ---------------------------------------------------------------------------------
+
+    async def left_behind(self, runtime_id: str) -> LeftBehind | None:
+        place, archive, note = self._kept(runtime_id)
+        if not GOOD_ID.fullmatch(runtime_id):
+            return None
+        if archive.exists() or place.exists():
+            return LeftBehind((), await asyncio.to_thread(keep.pack, place, archive))
+        try:
+            return LeftBehind((), None, note.read_text("utf-8"))
+        except OSError:
+            return None
+
+    async def forget(self, runtime_id: str) -> None:
+        if GOOD_ID.fullmatch(runtime_id):
+            await asyncio.to_thread(keep.forget, *self._kept(runtime_id))
+
+    def _kept(self, runtime_id: str) -> tuple[Path, Path, Path]:
+        ended = self._folder / ".ended"
+        return (
+            ended / f"{runtime_id}.content",
+            ended / f"{runtime_id}.tar.gz",
+            ended / f"{runtime_id}.note",
         )
 
     def _folder_of(self, runtime_id: str) -> Path | None:
@@ -434,6 +488,12 @@ class LocalBackend:
         if "error" in answer:
             raise BackendError(answer["error"]["code"], answer["error"]["message"])
         return answer
+
+
+def _carried(budget: Budget | None) -> dict[str, Any] | None:
+    if budget is None:
+        return None
+    return {"seconds": budget.seconds, "code": budget.reason.code, "message": budget.reason.message}
 
 
 def _gone() -> BackendError:

@@ -1,6 +1,6 @@
 """The life of one runtime once its sandbox is starting: readiness, requests, limits, end. Runs in the supervisor.
 
-Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, logs.
+Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, logs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.local import linux, processes, use, wire
+from spawner.local import keep, linux, processes, use, wire
 from spawner.local.drives import Drives, Refused
 from spawner.local.launch import Launched
 from spawner.local.remove import clean
@@ -62,6 +62,8 @@ class Life:
         self._busy = False
         self._max_lifetime = float(self._spec["max_lifetime_seconds"])
         self._idle_limit = float(self._spec["idle_limit_seconds"])
+        self._budget: dict[str, Any] | None = self._spec.get("budget")
+        self._snapshot_bytes = int(self._spec.get("snapshot_bytes", 0))
         self._grace_seconds = 3.0
         self._kills = 0
         self._disk_used = 0
@@ -89,6 +91,7 @@ class Life:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end_processes()
         self._leave_reason()
+        self._leave_content()
         clean(self._folder, self._groups.remove)
         if self.ready_at is not None:
             # A start that failed has somebody who reads its last words first.
@@ -206,6 +209,16 @@ class Life:
             draft.write_text(json.dumps({"id": self._spec["id"], **self.reason}), "utf-8")
             draft.replace(ended / f"{self._spec['id']}.json")
 
+    def _leave_content(self) -> None:
+        """Set /content aside when its user wants it, or leave word why it was not."""
+        if self._snapshot_bytes <= 0 or self.ready_at is None:
+            return
+        place = self._folder.parent / ".ended" / f"{self._spec['id']}.content"
+        with contextlib.suppress(OSError):
+            why_not = keep.set_aside(self._layout.content, place, self._snapshot_bytes)
+            if why_not:
+                place.with_suffix(".note").write_text(why_not, "utf-8")
+
     # -- limits -----------------------------------------------------------------------------------------------
 
     async def _hold_limits(self) -> None:
@@ -236,8 +249,12 @@ class Life:
             self.end("start_timeout", f"Python did not answer within {START_SECONDS:.0f} seconds.")
             return None
         if now >= self.ready_at + self._max_lifetime:
-            longest = duration(self._max_lifetime)
-            self.end("max_lifetime", f"The runtime reached its longest life of {longest}.")
+            life = duration(self._max_lifetime)
+            self.end("max_lifetime", f"The runtime reached its longest life of {life}.")
+            return None
+        budget = self._budget
+        if budget is not None and now >= self.ready_at + float(budget["seconds"]):
+            self.end(str(budget["code"]), str(budget["message"]))
             return None
         if now >= self._used_at + self._idle_limit:
             await self._look_at_use()  # someone may have come back in the last second
@@ -245,7 +262,8 @@ class Life:
                 limit = duration(self._idle_limit)
                 self.end("idle", f"Idle for {limit} (limit {limit}).")
                 return None
-        return min(self.ready_at + self._max_lifetime, self._used_at + self._idle_limit)
+        longest = min(self._max_lifetime, float(budget["seconds"]) if budget is not None else math.inf)
+        return min(self.ready_at + longest, self._used_at + self._idle_limit)
 
     async def _follow_use(self) -> None:
         while True:
@@ -325,8 +343,13 @@ class Life:
             case "limits":
                 longest = _positive(request["max_lifetime_seconds"])
                 idle = _positive(request["idle_limit_seconds"])
-                self._max_lifetime, self._idle_limit = longest, idle
+                budget = request.get("budget")
+                if budget is not None:
+                    budget = {**budget, "seconds": _positive(budget["seconds"])}
+                self._max_lifetime, self._idle_limit, self._budget = longest, idle, budget
                 self._limits_changed.set()
+            case "snapshot":
+                self._snapshot_bytes = int(_positive(request["bytes"]))
             case "logs":
                 return {"text": self._log_tail()}
             case other:

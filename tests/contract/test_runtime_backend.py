@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import requests
 from spawner.environment import RuntimeEnvironment
 from spawner.local import wire
 from spawner.local.backend import LocalBackend
-from spawner.model import EndReason, MountPoint, Phase, Shape
+from spawner.model import Budget, EndReason, MountPoint, Phase, Shape
 from spawner.ports import BackendError
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
@@ -32,6 +34,8 @@ from tests.contract.contract_support import (
     processes_of,
     watching,
 )
+
+USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
 
 
 async def supervisor(runtime: Runtime) -> int:
@@ -816,6 +820,69 @@ async def test_limits_can_be_changed_while_it_lives(bench: Bench) -> None:
     with Stopwatch() as watch:
         assert (await bench.backend.wait_end(runtime.id)).code == "max_lifetime"
     assert watch.seconds < 5
+
+
+async def test_a_budget_ends_it_with_its_own_reason(bench: Bench) -> None:
+    one, two = await asyncio.gather(bench.start(budget=Budget(1.0, USED_UP)), bench.start())
+    assert await bench.backend.wait_end(one.id) == USED_UP
+    limits = {"max_lifetime_seconds": 600.0, "idle_limit_seconds": 600.0}
+    await bench.backend.set_limits(two.id, **limits, budget=Budget(0.5, USED_UP))
+    assert await bench.backend.wait_end(two.id) == USED_UP
+    assert leftovers(bench) == []
+
+
+async def test_content_is_kept_for_who_wants_it_and_restored(bench: Bench) -> None:
+    runtime = await bench.start(snapshot_bytes=1 << 20)
+    await runtime.run(
+        "import os; os.makedirs('data/deep'); open('data/deep/a.txt', 'w').write('kept')\n"
+        "open('run.sh', 'w').write('#'); os.chmod('run.sh', 0o755); os.symlink('/etc/shadow', 'link'); os.mkfifo('pipe')"
+    )
+    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=3.0)
+    left = await bench.backend.left_behind(runtime.id)
+    assert left is not None
+    assert left.snapshot is not None
+    with tarfile.open(left.snapshot) as tar:
+        assert sorted(tar.getnames()) == ["data/deep/a.txt", "run.sh"]
+    following = await bench.start()
+    await following.run("open('run.sh', 'w').write('mine')")
+    assert await bench.backend.restore(following.id, snapshot=left.snapshot) == 1
+    assert (
+        await following.run("print(open('data/deep/a.txt').read(), open('run.sh').read())") == "kept mine\n"
+    )
+    await bench.backend.forget(runtime.id)
+    assert await bench.backend.left_behind(runtime.id) is None
+    await bench.backend.stop(following.id, reason=STOPPED, grace_seconds=3.0)
+    assert await bench.backend.left_behind(following.id) is None
+
+
+async def test_content_that_is_too_large_is_not_kept_and_that_is_said(bench: Bench) -> None:
+    runtime = await bench.start()
+    await bench.backend.set_snapshot(runtime.id, snapshot_bytes=4096)
+    await runtime.run("open('big', 'wb').write(bytes(10_000))")
+    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=3.0)
+    left = await bench.backend.left_behind(runtime.id)
+    assert left is not None
+    assert left.snapshot is None
+    assert left.snapshot_note == "/content holds more than the 4 KiB that are kept"
+
+
+async def test_a_snapshot_that_would_leave_content_is_held_there(bench: Bench, tmp_path: Path) -> None:
+    runtime = await bench.start()
+    await runtime.run("import os; os.symlink('/tmp', 'out')")
+    archive = tmp_path / "evil.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("../escaped", "/absolute", "out/through-a-link", "good"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            tar.addfile(entry, io.BytesIO(b"x"))
+    assert await bench.backend.restore(runtime.id, snapshot=archive) == 2
+    assert await runtime.run("import os; print(os.path.exists('/tmp/through-a-link'))") == "False\n"
+    assert not (runtime.folder / "escaped").exists()
+    assert not Path("/absolute").exists()
+    with pytest.raises(BackendError) as refused:
+        archive.write_bytes(b"nonsense")
+        await bench.backend.restore(runtime.id, snapshot=archive)
+    assert refused.value.code == "bad_snapshot"
 
 
 # -- the supervisor's socket ------------------------------------------------------------------------------------

@@ -28,9 +28,11 @@ from hub.setup.runtime_environment import environment_for
 from spawner.environment import Progress
 from spawner.model import (
     Activity,
+    Budget,
     Endpoint,
     EndReason,
     IsolationReport,
+    LeftBehind,
     MountPoint,
     Observed,
     Phase,
@@ -43,6 +45,7 @@ from support.patience import PATIENCE
 API = "/services/control/api/v1"
 TOKENS = {"ada-token": "ada", "bob-token": "bob", "root-token": "root"}
 FILES = {"nb-ada": "ada", "nb-two": "ada", "nb-three": "ada", "nb-bob": "bob"}
+GROUPS = {"ada": ["vision"]}
 CONTROL_TOKEN = "control-token"
 LOOK_SECONDS = 0.01
 
@@ -150,9 +153,40 @@ class FileBackend:
         self.change(runtime_id, used=time.clock_gettime(time.CLOCK_BOOTTIME))
 
     async def set_limits(
-        self, runtime_id: str, *, max_lifetime_seconds: float, idle_limit_seconds: float
+        self,
+        runtime_id: str,
+        *,
+        max_lifetime_seconds: float,
+        idle_limit_seconds: float,
+        budget: Budget | None = None,
     ) -> None:
-        self.change(runtime_id, limits=[max_lifetime_seconds, idle_limit_seconds])
+        carried = budget.seconds if budget is not None else None
+        self.change(runtime_id, limits=[max_lifetime_seconds, idle_limit_seconds], budget=carried)
+
+    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
+        self.change(runtime_id, snapshot_bytes=snapshot_bytes)
+
+    async def left_behind(self, runtime_id: str) -> LeftBehind | None:
+        left = self._folder / f"{runtime_id}.tar.gz"
+        return LeftBehind((), left) if left.exists() else None
+
+    async def forget(self, runtime_id: str) -> None:
+        (self._folder / f"{runtime_id}.tar.gz").unlink(missing_ok=True)
+
+    async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
+        self.change(runtime_id, restored=snapshot.read_text())
+        return 1
+
+    async def logs(self, runtime_id: str) -> str:
+        return ""
+
+    def leave(self, runtime_id: str, content: str) -> None:
+        """Let a runtime leave a snapshot behind; before it ends."""
+        (self._folder / f"{runtime_id}.tar.gz").write_text(content)
+
+    def carried(self, runtime_id: str) -> dict[str, Any]:
+        """Return what a runtime was told of its limits."""
+        return self._read(runtime_id)
 
     def isolation(self) -> IsolationReport:
         return IsolationReport("fake", (), ("everything",))
@@ -170,6 +204,7 @@ class FakeHub:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     refuse: str | None = None
     starts: int = 0
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # server → what control asked for
 
     async def _spawn(self, user: str, server: str, options: dict[str, Any]) -> None:
         await self.gate.wait()
@@ -181,6 +216,7 @@ class FakeHub:
 
     def begin(self, user: str, server: str, options: dict[str, Any]) -> None:
         self.starts += 1
+        self.options[server] = options
         self.servers[server] = user
         self.pending[server] = asyncio.create_task(self._spawn(user, server, options))
         self.asked.set()
@@ -232,7 +268,15 @@ class _User(_HubHandler):
         if name is None:
             raise web.HTTPError(403)
         scopes = ["access:services"]
-        self.finish({"kind": "user", "name": name, "admin": name == "root", "scopes": scopes})
+        self.finish(
+            {
+                "kind": "user",
+                "name": name,
+                "admin": name == "root",
+                "scopes": scopes,
+                "groups": GROUPS.get(name, []),
+            }
+        )
 
 
 class _Users(_HubHandler):

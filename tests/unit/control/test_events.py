@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from control_support import World, world
 
+from hub.control.ends import OVERDUE_GRACE_SECONDS
 from hub.control.events import KEPT, Channel, Channels
-from hub.control.orchestrator import OVERDUE_GRACE_SECONDS
 from support.patience import PATIENCE
 
 
@@ -116,7 +116,7 @@ async def test_an_end_that_comes_near_is_announced_once_and_anew_after_use(here:
     ledger.note(
         runtime, {"ready_boottime": moment.boottime - 6000, "active_boottime": moment.boottime - 6000}
     )
-    look = here.control.orchestrator.look
+    look = here.control.orchestrator.ends.look
     used_seconds_ago(here, runtime, 81 * 60)
     await look()
     await look()
@@ -146,7 +146,7 @@ async def test_a_supervisor_that_does_not_end_its_runtime_is_helped(tmp_path: Pa
         used_seconds_ago(here, idle, 90 * 60 + OVERDUE_GRACE_SECONDS + 1)
         used_seconds_ago(here, silent, 6000, silent=True)
         ledger.note(old, {"ready_boottime": boot - 12 * 3600 - OVERDUE_GRACE_SECONDS - 1})
-        await here.control.orchestrator.look()
+        await here.control.orchestrator.ends.look()
         assert (await here.until("ada", idle, lambda m: m["state"] == "ended"))["reason"] == {
             "code": "idle",
             "message": "Idle for 90 minutes (limit 90 minutes).",

@@ -316,7 +316,7 @@ def test_the_record_tells_each_move_once(sessions: Sessions) -> None:
     sessions.ready(session.id, None)
     events = sessions.ledger.events(session.id)
     assert [name for name, _, _ in events] == ["created", "ready", "stopping", "ended"]
-    assert events[-1][1] == {"code": "user_deleted", "message": "Ended."}
+    assert events[-1][1] == {"code": "user_deleted", "message": "Ended.", "used_seconds": 0.0}
 
 
 def test_a_session_being_ended_knows_why_already(sessions: Sessions) -> None:
@@ -383,7 +383,7 @@ def test_an_instance_that_was_replaced_changes_nothing_any_more(
         lambda: ledger.move(mine.id, State.READY, NOW),
         lambda: ledger.note(mine.id, {"phase": "server"}),
         lambda: ledger.note_use({mine.id: (NOW, 1.0)}),
-        lambda: ledger.end(mine.id, State.ENDED, Reason("x", "."), NOW),
+        lambda: ledger.end(mine.id, State.ENDED, Reason("x", "."), NOW, 0.0),
         lambda: ledger.record(mine.id, "x", {}, NOW),
     ):
         with pytest.raises(Fenced):
@@ -397,7 +397,7 @@ def test_what_is_not_there_is_said(ledger: Ledger) -> None:
     with pytest.raises(NoSession):
         ledger.move("r-nothing", State.READY, NOW)
     with pytest.raises(NoSession):
-        ledger.end("r-nothing", State.ENDED, Reason("x", "."), NOW)
+        ledger.end("r-nothing", State.ENDED, Reason("x", "."), NOW, 0.0)
 
 
 def test_the_store_itself_holds_one_live_runtime(ledger: Ledger) -> None:

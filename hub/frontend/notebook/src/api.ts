@@ -1,4 +1,5 @@
 // One way to call documents and control: JSON, cookie of the same origin, errors with a sentence.
+import { IEnd } from './limits/notices';
 import { page } from './page';
 
 /** A refusal of the server: `code` is stable, `message` one sentence for the person. */
@@ -6,7 +7,9 @@ export class ApiError extends Error {
   constructor(
     readonly status: number,
     readonly code: string,
-    message: string
+    message: string,
+    /** The whole error as the service sent it: numbers, `resets_at`, `offer`. */
+    readonly details: Json = {}
   ) {
     super(message);
   }
@@ -36,7 +39,7 @@ async function request<T>(url: string, method: string, body?: Json, headers?: Re
   }
   if (!reply.ok) {
     const error = (data ?? {}) as { code?: string; message?: string };
-    throw new ApiError(reply.status, error.code ?? 'error', error.message ?? `The service answered with status ${reply.status}.`);
+    throw new ApiError(reply.status, error.code ?? 'error', error.message ?? `The service answered with status ${reply.status}.`, (data ?? {}) as Json);
   }
   return data as T;
 }
@@ -65,7 +68,27 @@ export interface IRuntimeModel {
   last_activity: string | null;
   deadline: string | null;
   idle_deadline: string | null;
+  ended: string | null;
   reason: { code: string; message: string } | null;
+  end?: IEnd | null;
+  limits?: { max_lifetime_seconds: number; idle_limit_seconds: number };
+  extension?: { left: number; by_seconds: number };
+}
+
+/** A person's limits and what is left of their budgets, as far as this page uses it. */
+export interface IQuota {
+  limits: { warn_before_seconds: number[]; max_runtimes: number };
+  keep_content: boolean;
+  snapshot_max_bytes: number;
+}
+
+/** /content of an ended runtime, kept in Drive. */
+export interface ISnapshot {
+  id: string;
+  name: string;
+  file_id: string;
+  size_bytes: number;
+  created: string;
 }
 
 export interface ITicket {

@@ -14,9 +14,15 @@ export interface IRuntime {
   readonly reason: string;
   readonly model: IRuntimeModel | null;
   readonly stateChanged: ISignal<IRuntime, ConnectionState>;
-  readonly warned: ISignal<IRuntime, { ends: string; secondsLeft: number }>;
+  /** What became of the ended runtime: its last model, until another is connected. */
+  readonly lastEnded: IRuntimeModel | null;
+  /** Whether the runtime was started by this page's connect, not found alive. */
+  readonly isNew: boolean;
+  /** Every event of the runtime that says something of its end. */
+  readonly told: ISignal<IRuntime, IRuntimeEvent>;
   accelerator: string;
   connect(): Promise<void>;
+  note(model: IRuntimeModel): void;
   findExisting(): Promise<void>;
   end(): Promise<void>;
   url(path: string): string;
@@ -24,6 +30,12 @@ export interface IRuntime {
 }
 
 export const IRuntime = new Token<IRuntime>('@minicolab/notebook:IRuntime', 'The runtime this page is connected to.');
+
+/** `warning` carries `ends` and `seconds_left`; the others the runtime as it is now. */
+export interface IRuntimeEvent {
+  name: 'ready' | 'warning' | 'changed';
+  model: IRuntimeModel & { ends?: string; seconds_left?: number };
+}
 
 const NOWHERE = 'https://runtime.invalid/'; // never fetched: see _fetch
 const GONE = new Set([424, 502, 503, 504]);
@@ -68,8 +80,21 @@ export class Runtime implements IRuntime {
   get stateChanged(): ISignal<IRuntime, ConnectionState> {
     return this._stateChanged;
   }
-  get warned(): ISignal<IRuntime, { ends: string; secondsLeft: number }> {
-    return this._warned;
+  get lastEnded(): IRuntimeModel | null {
+    return this._lastEnded;
+  }
+  get isNew(): boolean {
+    return this._isNew;
+  }
+  get told(): ISignal<IRuntime, IRuntimeEvent> {
+    return this._told;
+  }
+
+  /** Note what an answer of control says of the runtime. */
+  note(model: IRuntimeModel): void {
+    if (model.id === this._model?.id) {
+      this._tell('changed', model);
+    }
   }
 
   url(path: string): string {
@@ -131,8 +156,10 @@ export class Runtime implements IRuntime {
         { file_id: page.file.id, accelerator: this.accelerator, shape: 'STANDARD' },
         { 'Idempotency-Key': crypto.randomUUID() }
       );
+      this._isNew = this._model.state !== 'ready';
       await this._untilReady(this._model.id);
       await this._renew(this._model.id);
+      this._lastEnded = null;
       this._set('connected');
     } catch (error) {
       this._forget();
@@ -155,20 +182,18 @@ export class Runtime implements IRuntime {
         this._stateChanged.emit(this._state);
       });
       events.addEventListener('ready', event => {
-        this._model = read(event);
+        this._tell('ready', read(event));
         resolve();
       });
-      events.addEventListener('warning', event => {
-        const data = read(event);
-        this._warned.emit({ ends: data.ends ?? '', secondsLeft: data.seconds_left ?? 0 });
-      });
+      events.addEventListener('warning', event => this._tell('warning', read(event)));
+      events.addEventListener('changed', event => this._tell('changed', read(event)));
       events.addEventListener('ended', event => {
         events.close();
         const data = read(event);
         const reason = data.reason?.message ?? 'The runtime has ended.';
         reject(new ApiError(0, data.reason?.code ?? 'ended', reason));
         if (this._model?.id === data.id) {
-          this._lost(reason);
+          this._lost(reason, data);
         }
       });
       // EventSource reconnects by itself; a restart of control disturbs nobody.
@@ -187,15 +212,29 @@ export class Runtime implements IRuntime {
       await this._renew(id);
     } catch (error) {
       if (error instanceof ApiError && [404, 409, 410].includes(error.status)) {
-        this._lost(error.message);
+        void this._lostWhy(id, error.message);
       } else if (this._model?.id === id) {
         this._renewal = window.setTimeout(() => void this._renewOrRetry(id), 10_000);
       }
     }
   }
 
-  private _lost(reason: string): void {
+  private _tell(name: IRuntimeEvent['name'], model: IRuntimeEvent['model']): void {
+    this._model = model;
+    this._told.emit({ name, model });
+  }
+
+  /** A ticket was refused: the runtime has ended, and its record says why. */
+  private async _lostWhy(id: string, message: string): Promise<void> {
+    const model = await control<IRuntimeModel>(`runtimes/${id}`).catch(() => null);
+    if (this._model?.id === id) {
+      this._lost(model?.reason?.message ?? message, model);
+    }
+  }
+
+  private _lost(reason: string, model: IRuntimeModel | null): void {
     if (this._state === 'connected') {
+      this._lastEnded = model ?? this._model;
       this._forget();
       this._reason = reason;
       this._set('lost');
@@ -250,7 +289,7 @@ export class Runtime implements IRuntime {
     try {
       const model = await control<IRuntimeModel>(`runtimes/${id}`);
       if (model.state === 'ended' || model.state === 'failed') {
-        this._lost(model.reason?.message ?? 'The runtime has ended.');
+        this._lost(model.reason?.message ?? 'The runtime has ended.', model);
       } else {
         await this._renew(id);
       }
@@ -272,7 +311,9 @@ export class Runtime implements IRuntime {
   private _renewal = 0;
   private _probing = false;
   private _stateChanged = new Signal<this, ConnectionState>(this);
-  private _warned = new Signal<this, { ends: string; secondsLeft: number }>(this);
+  private _lastEnded: IRuntimeModel | null = null;
+  private _isNew = false;
+  private _told = new Signal<this, IRuntimeEvent>(this);
 }
 
 function answer(body: object, status = 200): Response {

@@ -1,6 +1,5 @@
 // Wire the runtime to the notebook: attach on connect, connect on run, follow the kernel's state.
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { showErrorMessage } from '@jupyterlab/apputils';
 import {
   INotebookCellExecutor,
   INotebookTracker,
@@ -11,6 +10,7 @@ import {
 } from '@jupyterlab/notebook';
 import { PromiseDelegate } from '@lumino/coreutils';
 import { answerRequests } from '../colab/requests';
+import { tellWhy } from '../limits/dialog';
 import { attach, markRequests } from './attach';
 import { IRuntime } from './model';
 import { firstKernel, readyMeansKernel, setUp } from './ready';
@@ -32,7 +32,7 @@ export const executor: JupyterFrontEndPlugin<INotebookCellExecutor> = {
           await runtime.connect();
           await kernelOf(context);
         } catch (error) {
-          void showErrorMessage('No runtime', (error as Error).message);
+          void tellWhy(error as Error, runtime);
           return false;
         }
       }

@@ -5,7 +5,10 @@ import { INotebookTracker, NotebookActions, NotebookPanel } from '@jupyterlab/no
 import { documents, IFileModel } from '../api';
 import { page } from '../page';
 import { IRuntime } from '../runtime/model';
-import { about, changeRuntimeType, manageSessions, viewResources } from './dialogs';
+import { connectOrExplain } from '../limits/dialog';
+import { manageSessions } from '../limits/sessions';
+import { settings } from '../limits/settings';
+import { about, changeRuntimeType, viewResources } from './dialogs';
 import { toggleContents } from './contents';
 
 type Act = (panel: NotebookPanel) => unknown;
@@ -158,7 +161,7 @@ export const commands: JupyterFrontEndPlugin<void> = {
         await runtime.end().catch(error => showErrorMessage('The runtime could not be ended', (error as Error).message));
       }
     }, busy);
-    add('connect', 'Connect to a hosted runtime', () => runtime.connect().catch(error => showErrorMessage('No runtime', (error as Error).message)), () => !busy());
+    add('connect', 'Connect to a hosted runtime', () => connectOrExplain(runtime), () => !busy());
     add('change-runtime', 'Change runtime type', panel =>
       changeRuntimeType(runtime, accelerator => {
         const model = panel.context.model;
@@ -174,7 +177,10 @@ export const commands: JupyterFrontEndPlugin<void> = {
     add('view-resources', 'View resources', () => viewResources(runtime).catch(error => showErrorMessage('Resources', (error as Error).message)));
 
     add('palette', 'Command palette', run('apputils:activate-command-palette'));
-    add('settings', 'Settings', () => window.open('/services/documents/tree?settings', '_self'));
+    add('settings', 'Settings', () => settings().catch(error => showErrorMessage('Settings', (error as Error).message)));
+    add('usage', 'Usage', () => window.open(`${page.controlUrl}usage`, '_blank'));
+    add('admin', 'Admin', () => window.open(`${page.controlUrl}admin`, '_blank'));
+    add('sign-out', 'Sign out', () => window.location.assign('/services/documents/logout'));
     add('shortcuts', 'Keyboard shortcuts', run('apputils:display-shortcuts'));
     add('account', 'Account and API tokens', () => window.open('/hub/account', '_blank'));
     app.commands.addCommand('minicolab:about', { label: 'About minicolab', execute: () => about() });

@@ -1,8 +1,8 @@
 // The Connect button with its menu, and the RAM and disk meter.
-import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Notification, showErrorMessage } from '@jupyterlab/apputils';
+import { JupyterFrontEnd } from '@jupyterlab/application';
 import { Menu, Widget } from '@lumino/widgets';
 import { control, IResources } from '../api';
+import { connectOrExplain } from '../limits/dialog';
 import { IRuntime } from '../runtime/model';
 import { size, view } from '../runtime/state';
 
@@ -39,7 +39,7 @@ export class ConnectWidget extends Widget {
     if (this._runtime.state === 'connected') {
       await this._app.commands.execute('minicolab:view-resources');
     } else {
-      await this._runtime.connect().catch(error => showErrorMessage('No runtime', (error as Error).message));
+      await connectOrExplain(this._runtime);
     }
   }
 
@@ -110,37 +110,3 @@ function bar(name: string, share: number, title: string): HTMLElement {
   row.append(label, track);
   return row;
 }
-
-export const notices: JupyterFrontEndPlugin<void> = {
-  id: '@minicolab/notebook:notices',
-  description: 'Says when the runtime has gone, and when it soon will.',
-  autoStart: true,
-  requires: [IRuntime],
-  activate: (_: JupyterFrontEnd, runtime: IRuntime) => {
-    let last = runtime.state;
-    let told = '';
-    runtime.stateChanged.connect((_, state) => {
-      if (state === 'lost' && last !== 'lost') {
-        told = Notification.warning(`Runtime disconnected. ${runtime.reason} Your notebook is safe; the machine's own files are gone.`, {
-          autoClose: false,
-          actions: [{ label: 'Reconnect', callback: () => void runtime.connect().catch(() => undefined) }]
-        });
-      } else if (state === 'connected' && told) {
-        Notification.dismiss(told);
-        told = '';
-      }
-      last = state;
-    });
-    runtime.warned.connect((_, warning) => {
-      const minutes = Math.max(1, Math.round(warning.secondsLeft / 60));
-      const idle = warning.ends === 'idle';
-      const why = idle ? 'because it is not used' : 'because it reaches its longest life';
-      Notification.warning(`The runtime will be ended in ${minutes} min ${why}.`, {
-        autoClose: false,
-        actions: idle
-          ? [{ label: 'Keep it', callback: () => void control(`runtimes/${runtime.model?.id}/keep`, 'POST', {}).catch(() => undefined) }]
-          : []
-      });
-    });
-  }
-};

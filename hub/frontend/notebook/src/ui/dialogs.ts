@@ -1,59 +1,25 @@
-// Dialogs: sessions, runtime type, resources, about, shortcuts.
-import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
+// Dialogs: runtime type, resources, about.
+import { Dialog, showDialog } from '@jupyterlab/apputils';
 import { Widget } from '@lumino/widgets';
-import { control, IResources, IRuntimeModel } from '../api';
+import { control, IResources } from '../api';
+import { when } from '../limits/words';
 import { IRuntime } from '../runtime/model';
-import { ago, size } from '../runtime/state';
+import { size } from '../runtime/state';
 
-function body(html: HTMLElement[]): Widget {
+/** Return what a dialog shows. */
+export function body(html: HTMLElement[]): Widget {
   const widget = new Widget();
   widget.addClass('mc-dialog');
   widget.node.append(...html);
   return widget;
 }
 
-function element(tag: string, text = '', className = ''): HTMLElement {
+/** Make an element with text. */
+export function element(tag: string, text = '', className = ''): HTMLElement {
   const node = document.createElement(tag);
   node.textContent = text;
   node.className = className;
   return node;
-}
-
-/** List the person's runtimes, with a button to end each. */
-export async function manageSessions(runtime: IRuntime): Promise<void> {
-  const list = element('div');
-  const draw = async () => {
-    const { items } = await control<{ items: IRuntimeModel[] }>('runtimes');
-    list.replaceChildren();
-    if (!items.length) {
-      list.append(element('p', 'No active sessions. Run a cell to start one.'));
-    }
-    for (const item of items) {
-      const row = element('div', '', 'mc-session');
-      const words = element('div');
-      const current = item.id === runtime.model?.id;
-      words.append(element('strong', item.file_name + (current ? ' (current session)' : '')));
-      const facts = element('div', `${item.state} · last used ${ago(item.last_activity, Date.now())}`, 'mc-soft');
-      words.append(facts);
-      void control<IResources>(`runtimes/${item.id}/resources`)
-        .then(r => (facts.textContent += ` · ${size(r.memory.used_bytes)} RAM`))
-        .catch(() => undefined);
-      const stop = element('button', 'Terminate', 'jp-mod-styled jp-mod-warn');
-      stop.onclick = async () => {
-        stop.setAttribute('disabled', '');
-        try {
-          await (current ? runtime.end() : control(`runtimes/${item.id}`, 'DELETE'));
-          await draw();
-        } catch (error) {
-          void showErrorMessage('The session could not be ended', (error as Error).message);
-        }
-      };
-      row.append(words, stop);
-      list.append(row);
-    }
-  };
-  await draw();
-  await showDialog({ title: 'Active sessions', body: body([list]), buttons: [Dialog.okButton({ label: 'Close' })] });
 }
 
 interface IFlavor {
@@ -122,7 +88,10 @@ export async function viewResources(runtime: IRuntime): Promise<void> {
     line('Disk', `${size(r.disk.used_bytes)} used, ${size(r.disk.free_bytes)} free`);
     line('Accelerator', runtime.model.accelerator === 'NONE' ? 'CPU' : runtime.model.accelerator);
     if (runtime.model.deadline) {
-      line('Ends at the latest', new Date(runtime.model.deadline).toLocaleString());
+      line('Ends at the latest', when(runtime.model.deadline, new Date()));
+    }
+    if (runtime.model.idle_deadline) {
+      line('Is reset when idle until', when(runtime.model.idle_deadline, new Date()));
     }
     line('Runtime', runtime.model.id);
   } else {

@@ -2,7 +2,8 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { Notification, showErrorMessage } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
-import { Widget } from '@lumino/widgets';
+import { CommandRegistry } from '@lumino/commands';
+import { Menu, Widget } from '@lumino/widgets';
 import { documents, IFileModel } from '../api';
 import { page } from '../page';
 import { copyToDrive } from './commands';
@@ -12,7 +13,7 @@ interface ISharedChange {
 }
 
 class Header extends Widget {
-  constructor() {
+  constructor(private _commands: CommandRegistry) {
     super();
     this.id = 'mc-header';
     const logo = document.createElement('a');
@@ -38,10 +39,12 @@ class Header extends Widget {
     this._title.oninput = () => this._fit();
     this._state.className = 'mc-save';
     this._state.setAttribute('role', 'status');
-    const user = document.createElement('a');
+    const user = document.createElement('button');
     user.className = 'mc-avatar';
-    user.href = '/hub/account';
     user.title = page.user.name;
+    user.setAttribute('aria-label', `Account of ${page.user.name}`);
+    user.setAttribute('aria-haspopup', 'menu');
+    user.onclick = () => this._account(user);
     user.textContent = (page.user.name[0] ?? '?').toUpperCase();
     const space = document.createElement('span');
     space.className = 'mc-space';
@@ -50,6 +53,17 @@ class Header extends Widget {
 
   say(text: string): void {
     this._state.textContent = text;
+  }
+
+  private _account(at: HTMLElement): void {
+    const menu = new Menu({ commands: this._commands });
+    for (const id of ['usage', ...(page.user.admin ? ['admin'] : []), 'settings', 'account']) {
+      menu.addItem({ command: `minicolab:${id}` });
+    }
+    menu.addItem({ type: 'separator' });
+    menu.addItem({ command: 'minicolab:sign-out' });
+    const box = at.getBoundingClientRect();
+    menu.open(box.right, box.bottom + 4, { horizontalAlignment: 'right' });
   }
 
   private _fit(): void {
@@ -128,7 +142,7 @@ export const header: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   requires: [INotebookTracker],
   activate: (app: JupyterFrontEnd, tracker: INotebookTracker) => {
-    const widget = new Header();
+    const widget = new Header(app.commands);
     app.shell.add(widget, 'top', { rank: 1 });
     if (page.file) {
       document.title = `${page.file.name} - minicolab`;

@@ -16,7 +16,7 @@ const MENUS: [string, string[]][] = [
       'end-runtime', '-', 'change-runtime', '-', 'manage-sessions', 'view-resources'
     ]
   ],
-  ['Tools', ['palette', 'shortcuts', '-', 'account']]
+  ['Tools', ['palette', 'settings', 'shortcuts', '-', 'usage', 'account']]
 ];
 
 function menu(commands: CommandRegistry, title: string, items: string[]): Menu {
