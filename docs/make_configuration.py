@@ -56,7 +56,8 @@ def rows(model: type[BaseModel], prefix: str) -> list[str]:
         ]
         key = f"{prefix}{name}"
         if below:
-            middle = ".NAME." if "dict" in str(field.annotation) else "."
+            listed = str(field.annotation).startswith("tuple")
+            middle = ".NAME." if "dict" in str(field.annotation) else "[]." if listed else "."
             out += rows(below[0], key + middle)
             continue
         default = (

@@ -103,8 +103,11 @@ def used_up(balance: Balance) -> str:
 
 
 def hours(value: float) -> str:
-    """Return a number of hours as people write it: `30`, `2.5`, `0.02`."""
-    return f"{value:.2f}".rstrip("0").rstrip(".") if value >= 0.01 or value == 0 else f"{value:.1g}"
+    """Return a number of hours as people write it: `30`, `2.5`, `0.004`."""
+    if 0 < value < 0.0001:
+        return "less than 0.0001"
+    text = f"{value:.2f}" if value >= 0.01 else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def life_left(session: Session, now: Moment) -> float | None:

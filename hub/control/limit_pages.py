@@ -17,9 +17,12 @@ MOST_GRANT_HOURS = 1_000_000.0
 
 
 class _LimitPage(PageHandler):
+    active = ""
+
     def get_template_namespace(self) -> dict[str, object]:
         return {
             **super().get_template_namespace(),
+            "active": self.active,
             "user_name": self.user.name,
             "is_admin": self.user.admin,
             "hours": policy.hours,
@@ -69,6 +72,8 @@ class _LimitPage(PageHandler):
 class UsagePageHandler(_LimitPage):
     """`usage`: my budgets, my usage, my last sessions."""
 
+    active = "usage"
+
     def get(self) -> None:
         ends, sessions = self.control.orchestrator.ends, self.control.sessions
         who = self.who()
@@ -90,17 +95,15 @@ class UsagePageHandler(_LimitPage):
 class AdminPageHandler(_LimitPage):
     """`admin`: every live runtime, who used what, what was granted; end, extend, grant."""
 
+    active = "admin"
+
     def get(self) -> None:
         self.admin()
-        self._show("")
-
-    def _show(self, message: str) -> None:
         ledger, ends = self.control.sessions.ledger, self.control.orchestrator.ends
         first = self.control.clock.now() - timedelta(days=365)
         ended, _ = ledger.find(Filter(states=frozenset({State.ENDED, State.FAILED})), 0, SESSIONS_SHOWN)
         self.render(
             "admin.html",
-            message=message,
             live=ledger.live(),
             ended=ended,
             users=self._usage("user", None),

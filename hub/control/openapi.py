@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from hub.web.openapi import Api, Operation, Parameter, Schema, page_of, paging, write
+from quota.metering import BY
 from quota.model import State
 
 TARGET = Path(__file__).parent / "openapi.json"
 _TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "number"}
 _TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _KEY = Parameter("Idempotency-Key", "header", {"type": "string", "pattern": "^[!-~]{1,255}$"})
 
@@ -28,6 +30,9 @@ RUNTIME: Schema = {
         "last_activity",
         "deadline",
         "idle_deadline",
+        "end",
+        "limits",
+        "extension",
         "reason",
     ],
     "properties": {
@@ -48,6 +53,28 @@ RUNTIME: Schema = {
         "deadline": _TIME,
         "idle_deadline": _TIME,
         "ended": _TIME,
+        "device": {"type": ["string", "null"]},
+        "budget_deadline": _TIME,
+        "used_seconds": {"type": ["number", "null"]},
+        "end": {
+            "type": ["object", "null"],
+            "required": ["kind", "at", "seconds_left"],
+            "properties": {
+                "kind": {"enum": ["idle", "max_lifetime", "budget"]},
+                "at": _TIME,
+                "seconds_left": {"type": "number"},
+            },
+        },
+        "limits": {
+            "type": "object",
+            "required": ["max_lifetime_seconds", "idle_limit_seconds"],
+            "properties": {"max_lifetime_seconds": _NUMBER, "idle_limit_seconds": _NUMBER},
+        },
+        "extension": {
+            "type": "object",
+            "required": ["left", "by_seconds"],
+            "properties": {"left": {"type": "integer"}, "by_seconds": _NUMBER},
+        },
         "reason": {
             "type": ["object", "null"],
             "required": ["code", "message"],
@@ -83,6 +110,49 @@ _REASON: Schema = {
     "additionalProperties": False,
     "properties": {"reason": {"type": "string", "maxLength": 200}},
 }
+_RESTORE: Schema = {
+    "type": "object",
+    "required": ["snapshot_id"],
+    "additionalProperties": False,
+    "properties": {"snapshot_id": {"type": "string", "maxLength": 32}},
+}
+_KEEP: Schema = {
+    "type": "object",
+    "required": ["keep"],
+    "additionalProperties": False,
+    "properties": {"keep": {"type": "boolean"}},
+}
+_GRANT: Schema = {
+    "type": "object",
+    "required": ["budget", "holder", "hours"],
+    "additionalProperties": False,
+    "properties": {
+        "budget": {"type": "string", "maxLength": 64},
+        "holder": {"type": "string", "minLength": 1, "maxLength": 255},
+        "hours": {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000},
+        "note": {"type": "string", "maxLength": 200},
+    },
+}
+_SECONDS: Schema = {
+    "type": "object",
+    "required": ["seconds"],
+    "additionalProperties": False,
+    "properties": {"seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": 2_592_000}},
+}
+_QUOTA_SETTINGS: Schema = {
+    "type": "object",
+    "required": ["quota"],
+    "additionalProperties": False,
+    "properties": {"quota": {"type": "object", "description": "the section `quota` of minicolab.yaml"}},
+}
+_USED: dict[str, Schema] = {
+    "sessions": {"type": "integer"},
+    "seconds": _NUMBER,
+    "hours": _NUMBER,
+    "accelerator_hours": _NUMBER,
+    "cpu_hours": _NUMBER,
+}
+_DAY: Schema = {"type": "string", "format": "date"}
 _ANY: Schema = {"type": "object"}
 _LIVE = (400, 401, 403, 404, 409, 410)
 
@@ -126,6 +196,96 @@ API = Api(
             "type": "object",
             "required": ["state", "message"],
             "properties": {"state": _TEXT, "message": _TEXT},
+        },
+        "Quota": {
+            "type": "object",
+            "required": [
+                "user",
+                "groups",
+                "limits",
+                "live",
+                "rate_per_hour",
+                "budgets",
+                "prices",
+                "keep_content",
+            ],
+            "properties": {
+                "user": _TEXT,
+                "groups": {"type": "array", "items": _TEXT},
+                "limits": _ANY,
+                "live": {"type": "integer"},
+                "rate_per_hour": _ANY,
+                "budgets": {"type": "array", "items": {"$ref": "#/components/schemas/Balance"}},
+                "prices": _ANY,
+                "keep_content": {"type": "boolean"},
+                "snapshot_max_bytes": {"type": "integer"},
+            },
+        },
+        "Balance": {
+            "type": "object",
+            "required": ["name", "per", "holder", "unit", "limit", "granted", "used", "left", "window"],
+            "properties": {
+                "name": _TEXT,
+                "per": {"enum": ["user", "team"]},
+                "holder": _TEXT,
+                "unit": {"enum": ["accelerator_hours", "cpu_hours"]},
+                "limit": _NUMBER,
+                "granted": _NUMBER,
+                "used": _NUMBER,
+                "left": _NUMBER,
+                "rate_per_hour": _NUMBER,
+                "window": _TEXT,
+                "resets_at": _TIME,
+                "lasts_until": _TIME,
+            },
+        },
+        "KeepContent": {
+            "type": "object",
+            "required": ["keep_content"],
+            "properties": {"keep_content": {"type": "boolean"}},
+        },
+        "Usage": {
+            "type": "object",
+            "required": ["by", "since", "until", "items", "total"],
+            "properties": {
+                "by": {"enum": list(BY)},
+                "since": _DAY,
+                "until": _DAY,
+                "items": {"type": "array", "items": {"type": "object", "required": list(_USED)}},
+                "total": {"type": "object", "required": list(_USED), "properties": _USED},
+            },
+        },
+        "Snapshots": {
+            "type": "object",
+            "required": ["items"],
+            "properties": {"items": {"type": "array", "items": {"$ref": "#/components/schemas/Snapshot"}}},
+        },
+        "Snapshot": {
+            "type": "object",
+            "required": ["id", "name", "file_id", "size_bytes", "created"],
+            "properties": {
+                "id": _TEXT,
+                "name": _TEXT,
+                "file_id": _TEXT,
+                "size_bytes": {"type": "integer"},
+                "created": {"type": "string", "format": "date-time"},
+            },
+        },
+        "Restored": {
+            "type": "object",
+            "required": ["files"],
+            "properties": {"files": {"type": "integer"}},
+        },
+        "Grant": {
+            "type": "object",
+            "required": ["budget", "holder", "hours", "note", "by", "at"],
+            "properties": {"budget": _TEXT, "holder": _TEXT, "hours": _NUMBER, "note": _TEXT, "by": _TEXT},
+        },
+        "Grants": page_of("Grant"),
+        "Reloaded": {
+            "type": "object",
+            "required": ["changed"],
+            "properties": {"changed": {"type": "integer"}},
         },
         "Isolation": {
             "type": "object",
@@ -178,6 +338,41 @@ API = Api(
             parameters=(Parameter("path", "query", _TEXT),),
         ),
         Operation(
+            "POST", "/runtimes/{id}/extend", "Live longer, as often as is allowed", {200: "Runtime"}, _LIVE
+        ),
+        Operation(
+            "POST",
+            "/runtimes/{id}/restore",
+            "Put the files of an earlier runtime into /content",
+            {200: "Restored"},
+            _LIVE,
+            body=_RESTORE,
+        ),
+        Operation("GET", "/snapshots", "Files of my ended runtimes", {200: "Snapshots"}),
+        Operation("GET", "/quota", "My limits, and what is left of my budgets", {200: "Quota"}),
+        Operation(
+            "PUT",
+            "/quota/keep_content",
+            "Whether /content is kept when my runtimes end",
+            {200: "KeepContent"},
+            (400, 401, 403, 409),
+            body=_KEEP,
+        ),
+        Operation(
+            "GET",
+            "/usage",
+            "What was used",
+            {200: "Usage"},
+            parameters=(
+                Parameter("by", "query", {"enum": list(BY)}),
+                Parameter("user", "query", _TEXT),
+                Parameter("since", "query", _DAY),
+                Parameter("until", "query", _DAY),
+                Parameter("format", "query", {"enum": ["json", "csv"]}),
+            ),
+            other_type="text/csv",
+        ),
+        Operation(
             "GET",
             "/sessions",
             "The record of runtimes",
@@ -197,6 +392,24 @@ API = Api(
             body=_REASON,
             body_required=False,
         ),
+        Operation(
+            "POST",
+            "/admin/runtimes/{id}/extend",
+            "Lengthen the life of anybody's runtime",
+            {200: "Runtime"},
+            _LIVE,
+            body=_SECONDS,
+        ),
+        Operation(
+            "GET",
+            "/admin/quota",
+            "Anybody's limits and budgets",
+            {200: "Quota"},
+            parameters=(Parameter("user", "query", {"type": "string", "maxLength": 255}, required=True),),
+        ),
+        Operation("GET", "/admin/grants", "Hours on top of budgets", {200: "Grants"}, parameters=paging()),
+        Operation("POST", "/admin/grants", "Add hours to a budget", {201: "Grant"}, _LIVE, body=_GRANT),
+        Operation("POST", "/admin/reload", "Use new limits", {200: "Reloaded"}, _LIVE, body=_QUOTA_SETTINGS),
     ),
 )
 

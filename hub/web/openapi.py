@@ -34,7 +34,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. `answers` maps a status to a schema name, "" for no JSON body; `errors` are further statuses."""
+    """One method of one path. `answers` maps a status to a schema name, "" for no JSON body; `errors` are further statuses.
+
+    `other_type`: a text form of the same answer that a parameter asks for, such as `text/csv`.
+    """
 
     method: str
     path: str
@@ -46,6 +49,7 @@ class Operation:
     body_type: str = "application/json"
     body_required: bool = True
     answer_type: str = "application/json"
+    other_type: str = ""
     public: bool = False
 
 
@@ -128,6 +132,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 else {"type": "string"}
             )
             answer["content"] = {operation.answer_type: {"schema": schema}}
+            if operation.other_type:
+                answer["content"][operation.other_type] = {"schema": {"type": "string"}}
         out["responses"][str(status)] = answer
     for status in sorted({*operation.errors, 405, 413, 414, 415, 503} - set(operation.answers)):
         reference = {"$ref": "#/components/schemas/Error"}

@@ -200,3 +200,11 @@ def test_usage_is_told_by_day_user_team_and_accelerator() -> None:
     assert [u.key for u in metering.report(charges, "user", since, until, UTC)[0]] == ["ada", "bob"]
     assert [u.key for u in metering.report(charges, "team", since, until, UTC)[0]] == ["vision"]
     assert [u.key for u in metering.report(charges, "accelerator", since, until, UTC)[0]] == ["NONE", "T4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (30, "30"), (2.5, "2.5"), (0.004, "0.004"), (0.00002, "less than 0.0001"), (100.0, "100")],
+)
+def test_hours_are_written_as_people_do(value: float, text: str) -> None:
+    assert policy.hours(value) == text

@@ -165,6 +165,7 @@ export class Header {
     const person = this.#person;
     const items: readonly MenuItem[] = [
       ...(person?.admin === true ? [{ label: 'Admin', icon: 'admin', href: '/services/control/admin' }] : []),
+      { label: 'Usage', icon: 'usage', href: '/services/control/usage' },
       { label: 'API tokens', icon: 'link', href: '/hub/token' },
       { label: 'Keyboard shortcuts', icon: 'keyboard', keys: '?', run: () => { this.events.help(); } },
       { label: 'Sign out', icon: 'sign-out', separated: true, href: '/services/documents/logout' },
