@@ -220,7 +220,7 @@ def copy_file(source: Path, target: Path) -> None:
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
     try:
-        uri = f"{source.absolute().as_uri()}?mode=ro"
+        uri = f"{source.absolute().as_uri()}?mode=rw"  # what a killed writer left half done is undone first; a read-only file stays as it is
         with (
             closing(sqlite3.connect(uri, uri=True, timeout=30)) as old,
             closing(sqlite3.connect(draft)) as new,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from tornado import web
@@ -43,7 +44,7 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
     with store_errors(engine):
         sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
-        epoch = sessions.ledger.take_over(f"process {os.getpid()}", clock.now())
+        epoch = sessions.ledger.take_over(f"process {os.getpid()} of {socket.gethostname()}", clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)

@@ -1,4 +1,7 @@
-"""Budgets: what a session costs and used, hours granted by administrators, what a user chose for all of their runtimes."""
+"""Budgets: what a session costs and used, hours granted by administrators, what a user chose for all of their runtimes.
+
+A database made by the first landing of budgets has all of it already, and no revision: it is adopted.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,21 @@ TIME = sa.DateTime(timezone=True)
 
 APPEND_ONLY = {
     "sqlite": [
-        f"CREATE TRIGGER quota_grants_no_{verb.lower()} BEFORE {verb} ON quota_grants "
+        f"CREATE TRIGGER IF NOT EXISTS quota_grants_no_{verb.lower()} BEFORE {verb} ON quota_grants "
         "BEGIN SELECT RAISE(ABORT, 'quota_grants is append-only'); END"
         for verb in ("UPDATE", "DELETE")
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION quota_events_refuse() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$",
-        "CREATE TRIGGER quota_grants_append_only BEFORE UPDATE OR DELETE ON quota_grants "
+        "CREATE OR REPLACE TRIGGER quota_grants_append_only BEFORE UPDATE OR DELETE ON quota_grants "
         "FOR EACH ROW EXECUTE FUNCTION quota_events_refuse()",
     ],
 }
 
 
 def upgrade() -> None:
+    have = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("quota_sessions")}
     for name, kind in (
         ("teams", sa.Text()),
         ("cpus", sa.Float()),
@@ -38,8 +42,9 @@ def upgrade() -> None:
         ("budget_seconds", sa.Float()),
         ("used_seconds", sa.Float()),
     ):
-        op.add_column("quota_sessions", sa.Column(name, kind))
-    op.create_index("quota_sessions_by_end", "quota_sessions", ["ended"])
+        if name not in have:
+            op.add_column("quota_sessions", sa.Column(name, kind))
+    op.create_index("quota_sessions_by_end", "quota_sessions", ["ended"], if_not_exists=True)
     op.create_table(
         "quota_grants",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -49,12 +54,14 @@ def upgrade() -> None:
         sa.Column("note", sa.String(200), nullable=False),
         sa.Column("by", sa.String(255), nullable=False),
         sa.Column("at", TIME, nullable=False),
+        if_not_exists=True,
     )
-    op.create_index("ix_quota_grants_at", "quota_grants", ["at"])
+    op.create_index("ix_quota_grants_at", "quota_grants", ["at"], if_not_exists=True)
     op.create_table(
         "quota_choices",
         sa.Column("user", sa.String(255), primary_key=True),
         sa.Column("keep_content", sa.Boolean, nullable=False),
+        if_not_exists=True,
     )
     for statement in APPEND_ONLY[op.get_bind().dialect.name]:
         op.execute(sa.text(statement))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ from quota.model import (
 )
 from quota.ports import Fenced, Ledger, LiveExists, NoSession
 from quota.service import Refused, Request, Sessions, new_runtime_id
-from quota.sql import Base, SessionRow, SqlLedger, create_engine
+from quota.sql import SessionRow, SqlLedger, create_engine
 
 LIMITS = Limits(
     max_lifetime_seconds=43_200, idle_limit_seconds=5_400, warn_before_seconds=(600, 300, 60), max_runtimes=2
@@ -83,23 +83,24 @@ def a_request(file_id: str = "f1", user: str = "ada") -> Request:
     return Request(user, file_id, "a.ipynb", "NONE", "STANDARD", "local", None)
 
 
-# A PostgreSQL that may be emptied, such as postgresql+psycopg://postgres@127.0.0.1:5432/test; the tests run on it too when named.
-POSTGRESQL = os.environ.get("MINICOLAB_TEST_POSTGRESQL")
-
-SQL = ["sqlite", *(["postgresql"] if POSTGRESQL else [])]
+SQL = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(params=[*SQL, "memory"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Engine | None:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine | None]:
     """Each test of the rules runs on every store; None is the one in memory."""
     if request.param == "memory":
-        return None
+        yield None
+        return
     if request.param == "sqlite":
-        return create_engine(f"sqlite:///{tmp_path}/control.sqlite")
-    assert POSTGRESQL is not None
-    engine = create_engine(POSTGRESQL)
-    Base.metadata.drop_all(engine)
-    return engine
+        engine = create_engine(f"sqlite:///{tmp_path}/control.sqlite")
+    else:
+        engine = create_engine(request.getfixturevalue("postgresql"))
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
