@@ -276,6 +276,31 @@ class QuotaSettings(_Section):
         return self
 
 
+class ControlSettings(_Section):
+    """The control service."""
+
+    database: str | None = Field(
+        None,
+        description="PostgreSQL database of sessions and usage, such as `postgresql+psycopg://minicolab@db.example/minicolab`; "
+        "its password is in PostgreSQL's password file (`PGPASSFILE`). None means a SQLite file.",
+    )
+
+    @model_validator(mode="after")
+    def _is_postgresql_without_a_password(self) -> ControlSettings:
+        if self.database is None:
+            return self
+        if not self.database.startswith("postgresql+psycopg://"):
+            raise ValueError("database must begin with postgresql+psycopg://")
+        if (
+            ":" in self.database.removeprefix("postgresql+psycopg://").partition("@")[0]
+            and "@" in self.database
+        ):
+            raise ValueError(
+                "database must not hold a password; PostgreSQL reads it from its password file (PGPASSFILE)"
+            )
+        return self
+
+
 class Settings(_Section):
     """The whole of minicolab.yaml."""
 
@@ -284,6 +309,7 @@ class Settings(_Section):
     drive: DriveSettings = Field(default_factory=DriveSettings, description="The Drive.")
     runtimes: RuntimeSettings = Field(default_factory=RuntimeSettings, description="Machines.")
     quota: QuotaSettings = Field(default_factory=QuotaSettings, description="Limits.")
+    control: ControlSettings = Field(default_factory=ControlSettings, description="The control service.")
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -463,7 +489,7 @@ class Service:
 
     @property
     def control_database_url(self) -> str:
-        return f"sqlite:///{self.state}/databases/control.sqlite"
+        return self.settings.control.database or f"sqlite:///{self.state}/databases/control.sqlite"
 
     @property
     def hub_database_url(self) -> str:

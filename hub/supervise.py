@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,15 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
+SAID_WHY = {
+    74: "input or output",
+    75: "try later",
+    78: "settings or database refused",
+}  # exits that leave a sentence
+FOR_GOOD = 78  # nothing changes by starting it again
 HEALTHY_AFTER_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1
+LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ [\w.]+: ")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,7 +46,11 @@ class Program:
 
 
 class ProcessFailed(Exception):
-    """A process ended before the service was ready; the text says which and shows the end of its log."""
+    """A process ended before the service was ready; the text says which and why, or shows the end of its log."""
+
+    def __init__(self, message: str, status: int = 74) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Supervisor:
@@ -107,19 +119,24 @@ class Supervisor:
                 return
             if not self._ready:
                 if not self.first_failure.done():
-                    tail = last_lines(program.log_file)
-                    self.first_failure.set_result(
-                        ProcessFailed(f"{program.name} ended with status {code} while starting:\n{tail}")
-                    )
+                    self.first_failure.set_result(_failure(program, code))
+                return
+            if code == FOR_GOOD:
+                log.critical(
+                    "%s ended with status %d and is not started again until the next 'minicolab up': %s",
+                    program.name,
+                    code,
+                    last_sentence(program.log_file),
+                )
                 return
             if loop.time() - started > HEALTHY_AFTER_SECONDS:
                 delay = FIRST_DELAY_SECONDS
             log.error(
-                "%s ended with status %d; starting it again in %.1f s (log: %s)",
+                "%s ended with status %d; starting it again in %.1f s (%s)",
                 program.name,
                 code,
                 delay,
-                program.log_file,
+                last_sentence(program.log_file) if code in SAID_WHY else f"log: {program.log_file}",
             )
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
@@ -143,11 +160,24 @@ def _report(task: asyncio.Task[None]) -> None:
         log.error("%s failed", task.get_name(), exc_info=task.exception())
 
 
+def _failure(program: Program, code: int) -> ProcessFailed:
+    if code in SAID_WHY:
+        return ProcessFailed(f"{program.name} can not start: {last_sentence(program.log_file)}", code)
+    return ProcessFailed(
+        f"{program.name} ended with status {code} while starting:\n{last_lines(program.log_file)}"
+    )
+
+
+def last_sentence(path: Path) -> str:
+    """Return the last line of a log file, without what the log puts before a message."""
+    return LOG_PREFIX.sub("", last_lines(path, 1, longest=2000).strip())
+
+
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def last_lines(path: Path, count: int = 15) -> str:
+def last_lines(path: Path, count: int = 15, longest: int = 300) -> str:
     """Return the last lines of a log file, for an error message."""
     try:
         with path.open("rb") as file:
@@ -156,4 +186,4 @@ def last_lines(path: Path, count: int = 15) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()[-count:]
     except OSError:
         return ""
-    return "\n".join("    " + line[:300] for line in lines)
+    return "\n".join("    " + line[:longest] for line in lines)

@@ -142,9 +142,19 @@ class Sessions:
         fields = {"phase": "stopping", "phase_message": "Ending the runtime", "reason": reason}
         return self.ledger.move(session_id, State.STOPPING, self._clock.now(), fields)
 
-    def end(self, session_id: str, reason: Reason, *, failed: bool = False) -> Session:
-        """Note the end and why."""
+    def end(
+        self,
+        session_id: str,
+        reason: Reason,
+        *,
+        failed: bool = False,
+        ended_boottime: float | None = None,
+    ) -> Session:
+        """Note the end and why. `ended_boottime`: when it was, for an end that is noticed later; None: now."""
         now = self.moment()
+        if ended_boottime is not None and ended_boottime < now.boottime:
+            ago = timedelta(seconds=now.boottime - ended_boottime)
+            now = Moment(now.wall - ago, ended_boottime, now.boot_id)
         session = self.ledger.get(session_id)
         used = metering.used_seconds(session, now) if session is not None else 0.0
         return self.ledger.end(session_id, State.FAILED if failed else State.ENDED, reason, now.wall, used)

@@ -17,24 +17,21 @@ from sqlalchemy import (
     String,
     Text,
     case,
-    event,
     func,
-    inspect,
     or_,
     select,
     text,
     update,
 )
-from sqlalchemy import create_engine as sqlalchemy_create_engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm import Session as Database
 
 from quota.model import LIVE, MOVES, Filter, Grant, Reason, Session, State
 from quota.ports import Fenced, LiveExists, NoSession, created_detail
-from quota.tables import create_tables
+from quota.store import create_engine as create_engine
+from quota.store import prepare_database
 
-BUSY_TIMEOUT_SECONDS = 5.0
 _LIVE_SQL = text("state IN ('queued', 'starting', 'ready', 'stopping')")
 
 
@@ -130,57 +127,6 @@ class EpochRow(Base):
     epoch: Mapped[int] = mapped_column(Integer)
     holder: Mapped[str] = mapped_column(String(255))
     since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-_APPEND_ONLY = {
-    "sqlite": [
-        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        for table in ("quota_events", "quota_grants")
-        for verb in ("UPDATE", "DELETE")
-    ],
-    "postgresql": [
-        "CREATE OR REPLACE FUNCTION quota_events_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$",
-        *(
-            f"CREATE OR REPLACE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION quota_events_refuse()"
-            for table in ("quota_events", "quota_grants")
-        ),
-    ],
-}
-
-
-def create_engine(url: str, *, busy_seconds: float = BUSY_TIMEOUT_SECONDS) -> Engine:
-    """Return an engine; SQLite with its rollback journal and FULL sync, so that a commit survives a power cut.
-
-    `busy_seconds`: how long a statement waits for another process's lock on a SQLite file.
-    """
-    if not url.startswith("sqlite"):
-        return sqlalchemy_create_engine(url, pool_pre_ping=True)
-    engine = sqlalchemy_create_engine(url, connect_args={"timeout": busy_seconds})
-
-    @event.listens_for(engine, "connect")
-    def _durable(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, untyped in SQLAlchemy
-        cursor.execute("PRAGMA journal_mode=DELETE")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
-
-    return engine
-
-
-def prepare_database(engine: Engine) -> None:
-    """Make the tables, columns and triggers that are not there yet. Columns are only ever added, and may be null."""
-    create_tables(engine, Base.metadata)
-    have = {column["name"] for column in inspect(engine).get_columns(SessionRow.__tablename__)}
-    with engine.begin() as connection:
-        for column in SessionRow.__table__.columns:
-            if column.name not in have:
-                kind = column.type.compile(engine.dialect)
-                connection.execute(text(f"ALTER TABLE quota_sessions ADD COLUMN {column.name} {kind}"))
-        for statement in _APPEND_ONLY.get(engine.dialect.name, []):
-            connection.execute(text(statement))
 
 
 class SqlLedger:

@@ -46,10 +46,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class EndReason:
-    """Why a runtime ended: a stable code and a sentence."""
+    """Why a runtime ended: a stable code and a sentence; `boottime`: when (CLOCK_BOOTTIME, seconds), None when nobody knows."""
 
     code: str
     message: str
+    boottime: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

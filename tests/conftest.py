@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support import postgresql as server
 from support.browser import open_browser
 from support.service import Running, running
 
@@ -54,3 +55,15 @@ def shots(request: pytest.FixtureRequest) -> Path:
     folder = Path(__file__).parent / "browser" / "shots"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL database that may be emptied."""
+    programs = server.programs()
+    if programs is None:
+        pytest.skip(
+            "PostgreSQL is not installed: apt-get install postgresql (or, as root: minicolab setup --tests)"
+        )
+    with server.postgresql_server(programs) as url:
+        yield url

@@ -39,7 +39,9 @@ def _setup(arguments: argparse.Namespace) -> int:
     try:
         system.install_packages({"bwrap": "bubblewrap", "unshare": "util-linux"}, required=False)
         if arguments.tests:
-            system.install_packages({"chromium": "chromium", "gcc": "gcc"}, required=False)
+            system.install_packages(
+                {"chromium": "chromium", "gcc": "gcc", "pg_ctlcluster": "postgresql"}, required=False
+            )
         node = find_node()
         PROXY.install(node)
         if arguments.tests:

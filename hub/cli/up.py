@@ -126,7 +126,7 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if supervisor.first_failure.done():
             ready.cancel()
-            fail(IO_ERROR, str(supervisor.first_failure.result()))
+            raise supervisor.first_failure.result()
         if not stopped.done():
             await ready
             supervisor.ready()
@@ -134,7 +134,7 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
             print(f"Ready: {_link(service)}", flush=True)
             await stopped
     except ProcessFailed as error:
-        fail(IO_ERROR, str(error))
+        fail(error.status, str(error))
     finally:
         stopped.cancel()
         # A second Ctrl-C must not interrupt the clean end.

@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hub.settings import Service
+    from quota.store import StoreError
     from spawner.ports import RuntimeBackend
 
 HEADROOM_BYTES = 64 << 10  # above the API's own limit, so that it is the API that refuses, with a sentence
+EXIT_IO = 74
 TRY_LATER = 75
 EXIT_SETTINGS = 78
 log = logging.getLogger("hub.control")
 
 
 def main(backend: RuntimeBackend | None = None) -> int:
-    """Run until told to stop; return the exit status: 75 when another instance acts, 78 when settings are refused.
+    """Run until told to stop; return the exit status.
+
+    74: the database is damaged or can not be written; 75: another instance acts, or another program holds the database;
+    78: settings are refused, or the database is of a newer program.
 
     `backend` None: the one the settings name.
     """
@@ -30,22 +35,39 @@ def main(backend: RuntimeBackend | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True, help="the installation's folder")
     state = parser.parse_args().state.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    from hub.control.lease import Held, Lease
+    from hub.control.lease import Held, take_leases
     from hub.settings import SettingsError, load_service
+    from quota.store import StoreError
 
     try:
         service = load_service(state)
-        lease = Lease(state / "run" / "control.lock")
+        leases = take_leases(state, service.control_database_url)
     except SettingsError as error:
         log.critical("%s", error)
         return EXIT_SETTINGS
     except Held as held:
         log.critical("%s", held)
         return TRY_LATER
+    except StoreError as error:
+        log.critical("%s", error)
+        return exit_of(error)
     try:
         return asyncio.run(serve(service, backend))
+    except StoreError as error:
+        log.critical("%s", error)
+        return exit_of(error)
     finally:
-        lease.release()
+        for lease in reversed(leases):
+            lease.release()
+
+
+def exit_of(error: StoreError) -> int:
+    """Return the exit status for a database that can not be used."""
+    from quota.store import StoreBusy, StoreTooNew
+
+    if isinstance(error, StoreTooNew):
+        return EXIT_SETTINGS
+    return TRY_LATER if isinstance(error, StoreBusy) else EXIT_IO
 
 
 async def serve(service: Service, backend: RuntimeBackend | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from tornado import web
@@ -25,20 +26,25 @@ from hub.wiring import make_backend, make_drive
 from quota.clock import SystemClock
 from quota.service import Sessions
 from quota.sql import SqlLedger, create_engine
+from quota.store import store_errors
 from spawner.ports import RuntimeBackend
 
 PREFIX = "/services/control/"
 RUNTIME = r"(r-[a-z2-7]{12})"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-BUSY_SECONDS = 1.0  # the database is control's own: a longer lock is answered with 503, not waited for
+BUSY_SECONDS = 0.25  # the database is control's own: a longer lock is answered with 503, not waited for
 
 
 def make_control(service: Service, backend: RuntimeBackend | None = None) -> Control:
-    """Return the parts of the service, wired, as the one instance that acts. `backend` None: the one the settings name."""
+    """Return the parts of the service, wired, as the one instance that acts. Raise StoreError.
+
+    `backend` None: the one the settings name.
+    """
     clock = SystemClock()
     engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
-    sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
-    epoch = sessions.ledger.take_over(f"process {os.getpid()}", clock.now())
+    with store_errors(engine):
+        sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
+        epoch = sessions.ledger.take_over(f"process {os.getpid()} of {socket.gethostname()}", clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)

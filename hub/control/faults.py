@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy.exc import DBAPIError
 
 from hub.web.errors import ApiError
 from quota.ports import Fenced
+from quota.store import Fault, fault_of
 from spawner.ports import BackendError
+
+log = logging.getLogger(__name__)
 
 BACKEND_STATUS = {
     "not_mounted": 404,
@@ -26,14 +31,22 @@ def as_api_error(error: BaseException | None) -> ApiError | None:
         message = "Another control service has taken over. Try again in a moment."
         return ApiError(503, "not_in_charge", message, headers=_later(2))
     if isinstance(error, DBAPIError):
-        text = str(error.orig).lower()
-        if "locked" in text or "busy" in text:
-            return ApiError(503, "db_busy", "The database is busy. Try again in a moment.", headers=_later(2))
-        if "disk is full" in text or "no space" in text:
-            return ApiError(507, "disk_full", "The service's disk is full; nothing was changed.")
-        message = "The database of the service can not be used now; nothing was changed."
-        return ApiError(503, "db_unavailable", message, headers=_later(30))
+        return _database_error(error)
     return None
+
+
+def _database_error(error: DBAPIError) -> ApiError | None:
+    match fault_of(error):
+        case None:
+            return None
+        case Fault.BUSY:
+            return ApiError(503, "db_busy", "The database is busy. Try again in a moment.", headers=_later(2))
+        case Fault.FULL:
+            return ApiError(507, "disk_full", "The service's disk is full; nothing was changed.")
+        case fault:
+            log.critical("the database can not be used (%s): %s", fault, error.orig)
+            message = "The database of the service can not be used now; nothing was changed."
+            return ApiError(503, "db_unavailable", message, headers=_later(30))
 
 
 def _later(seconds: int) -> dict[str, str]:

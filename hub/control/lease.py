@@ -9,10 +9,25 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import text
+
+from quota.store import create_engine, store_errors
+
+_CONTROL_LOCK = 0x6D63_0002  # PostgreSQL's advisory lock of the control service that acts on a database
 
 
 class Held(Exception):
     """Another control service acts for this installation."""
+
+
+class Lock(Protocol):
+    """What is held until it is released, or until its process ends."""
+
+    def release(self) -> None:
+        """Give the lock back."""
+        ...
 
 
 class Lease:
@@ -36,3 +51,37 @@ class Lease:
     def release(self) -> None:
         """Give the lock back."""
         self._file.close()
+
+
+class DatabaseLease:
+    """The lock of a PostgreSQL database, for control services of several machines. It ends with its connection."""
+
+    def __init__(self, url: str) -> None:
+        """Take the lock. Raise Held with a sentence that names the holder, StoreError when the database can not be used."""
+        self._engine = create_engine(url)
+        with store_errors(self._engine):
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if self._connection.scalar(text(f"SELECT pg_try_advisory_lock({_CONTROL_LOCK})")):
+                return
+            known = self._connection.scalar(text("SELECT to_regclass('quota_epoch')"))
+            holder = self._connection.scalar(text("SELECT holder FROM quota_epoch")) if known else None
+        self.release()
+        where = self._engine.url.render_as_string(hide_password=True)
+        raise Held(f"Another control service acts for {where}: {holder or 'unknown'}.")
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._connection.close()
+        self._engine.dispose()
+
+
+def take_leases(state: Path, url: str) -> list[Lock]:
+    """Take every lock of an installation: of its folder, and of its database when that is a server. Raise Held, StoreError."""
+    leases: list[Lock] = [Lease(state / "run" / "control.lock")]
+    if not url.startswith("sqlite"):
+        try:
+            leases.append(DatabaseLease(url))
+        except BaseException:
+            leases[0].release()
+            raise
+    return leases

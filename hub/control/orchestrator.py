@@ -234,7 +234,9 @@ class Orchestrator:
             reason = await self.backend.wait_end(session_id)
             # Only a connection was lost when nobody gave a reason and the runtime still answers.
             if reason.code != LOST or await self.backend.observe(session_id) is None:
-                await self._finish(session_id, Reason(reason.code, reason.message))
+                await self._finish(
+                    session_id, Reason(reason.code, reason.message), ended_boottime=reason.boottime
+                )
                 return
 
     async def _stop(self, session_id: str, reason: Reason) -> Session:
@@ -256,9 +258,16 @@ class Orchestrator:
         )
         return await self._finish(session_id, reason)
 
-    async def _finish(self, session_id: str, reason: Reason, *, failed: bool = False) -> Session:
+    async def _finish(
+        self,
+        session_id: str,
+        reason: Reason,
+        *,
+        failed: bool = False,
+        ended_boottime: float | None = None,
+    ) -> Session:
         before = self._sessions.ledger.get(session_id)
-        session = self._sessions.end(session_id, reason, failed=failed)
+        session = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
         if before is None or before.state in LIVE:
             await self._publish("ended", session)
             self._channels.close(session_id)

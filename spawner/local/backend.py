@@ -250,7 +250,12 @@ class LocalBackend:
         folder = self._folder_of(runtime_id)
         if folder is None:
             return
-        request = {"op": "stop", **asdict(reason), "grace_seconds": grace_seconds}
+        request = {
+            "op": "stop",
+            "code": reason.code,
+            "message": reason.message,
+            "grace_seconds": grace_seconds,
+        }
         try:
             async with asyncio.timeout(grace_seconds + END_SECONDS):
                 while not await self._sweep(runtime_id):
@@ -302,7 +307,7 @@ class LocalBackend:
             while line := await reader.readline():
                 event = json.loads(line)
                 if event.get("event") == "end":
-                    reason = EndReason(event["code"], event["message"])
+                    reason = EndReason(event["code"], event["message"], event["boottime"])
         except (OSError, ValueError):
             return reason  # a connection that breaks means the same as one that ends
         finally:
@@ -318,7 +323,7 @@ class LocalBackend:
         try:
             data = json.loads(path.read_text("utf-8"))
             path.unlink(missing_ok=True)
-            return EndReason(data["code"], data["message"])
+            return EndReason(data["code"], data["message"], data.get("boottime"))
         except (OSError, ValueError, KeyError):
             return None
 

@@ -58,7 +58,7 @@ class Life:
         self.ready_at: float | None = None
         self.reason = {"code": "crashed", "message": "The machine ended by itself."}
         self._server: use.Server | None = None
-        self._started_at = self._used_at = linux.boottime()
+        self._started_at = self._used_at = self._ended_at = linux.boottime()
         self._busy = False
         self._max_lifetime = float(self._spec["max_lifetime_seconds"])
         self._idle_limit = float(self._spec["idle_limit_seconds"])
@@ -90,6 +90,7 @@ class Life:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end_processes()
+        self._ended_at = linux.boottime()
         self._leave_reason()
         self._leave_content()
         clean(self._folder, self._groups.remove)
@@ -97,7 +98,7 @@ class Life:
             # A start that failed has somebody who reads its last words first.
             self._folder.with_name(f"{self._folder.name}.log").unlink(missing_ok=True)
         server.close()
-        await self._tell({"event": "end", **self.reason})
+        await self._tell({"event": "end", **self.reason, "boottime": self._ended_at})
         for writer in list(self._watchers):
             writer.close()
 
@@ -206,7 +207,9 @@ class Life:
         ):  # a full disk: then control hears it or reads that the machine is lost
             ended.mkdir(mode=0o700, exist_ok=True)
             draft = ended / f".{self._spec['id']}"
-            draft.write_text(json.dumps({"id": self._spec["id"], **self.reason}), "utf-8")
+            draft.write_text(
+                json.dumps({"id": self._spec["id"], **self.reason, "boottime": self._ended_at}), "utf-8"
+            )
             draft.replace(ended / f"{self._spec['id']}.json")
 
     def _leave_content(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from unit.control.control_support import World, world
 
 from quota.metering import recomputed
+from support.patience import PATIENCE
 
 A_GPU_BUDGET = {"name": "gpu", "unit": "accelerator_hours", "hours": 10}
 CPU = {"name": "cpu", "unit": "cpu_hours", "hours": 100, "window": "7d"}
@@ -24,7 +25,7 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
         yield running
 
 
-async def until_event(here: World, runtime: str, name: str, seconds: float = 20) -> dict[str, Any]:
+async def until_event(here: World, runtime: str, name: str, seconds: float = PATIENCE) -> dict[str, Any]:
     async with asyncio.timeout(seconds):
         async for fields, model in here.events("ada", runtime):
             if fields["event"] == name:
@@ -83,11 +84,11 @@ async def test_my_quota_shows_my_budgets_and_those_of_my_teams(here: World) -> N
 
 
 async def test_a_budget_ends_a_runtime_and_then_refuses_with_its_numbers(tmp_path: Path) -> None:
-    tiny = {"name": "cpu", "unit": "cpu_hours", "hours": 2 * 1.5 / 3600, "window": "month"}
+    tiny = {"name": "cpu", "unit": "cpu_hours", "hours": 2 * 6 / 3600, "window": "month"}
     async with world(tmp_path / "state", quota={"budgets": [tiny], "warn_before": ["1s"]}) as here:
         runtime = (await here.ready())["id"]
         asked = here.hub.options[runtime]["budget"]
-        assert asked["seconds"] == pytest.approx(1.5, abs=0.01)
+        assert asked["seconds"] == pytest.approx(6, abs=0.01)
         assert asked["code"] == "budget_used_up"
         warned = await until_event(here, runtime, "warning")
         assert (warned["ends"], warned["threshold_seconds"], warned["end"]["kind"]) == ("budget", 1, "budget")
@@ -114,12 +115,12 @@ async def test_a_runtime_that_shares_a_budget_is_told_that_it_ends_earlier(here:
     first = here.hub.options[one["id"]]["budget"]["seconds"]
     assert first == pytest.approx(25 * 3600, abs=60)
     two = await here.ready("ada", "nb-two")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (here.backend.carried(one["id"]).get("budget") or first) > 20 * 3600:
             await asyncio.sleep(0.02)
     assert here.backend.carried(one["id"])["budget"] == pytest.approx(12.5 * 3600, abs=60)
     await here.call("ada", "DELETE", f"runtimes/{two['id']}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while here.backend.carried(one["id"])["budget"] < 20 * 3600:
             await asyncio.sleep(0.02)
 
@@ -202,7 +203,7 @@ async def test_new_limits_reach_running_sessions_and_shorter_ones_only_with_noti
 
 
 async def until_told(here: World, runtime: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while "warned" not in {event for event, _, _ in here.control.sessions.ledger.events(runtime)}:
             await asyncio.sleep(0.02)
 
@@ -216,7 +217,7 @@ async def test_content_is_kept_for_who_wants_it_and_offered_to_the_next_runtime(
     assert (await here.call("ada", "GET", "snapshots"))[1] == {"items": []}
     here.backend.leave(runtime, "the files")
     await here.call("ada", "DELETE", f"runtimes/{runtime}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (items := (await here.call("ada", "GET", "snapshots"))[1]["items"]):
             await asyncio.sleep(0.02)
     assert [(s["id"], s["file_id"], s["name"]) for s in items] == [
@@ -236,7 +237,7 @@ async def test_announcements_are_not_repeated_by_the_next_instance(tmp_path: Pat
     quota = {"idle_limit": "1h", "warn_before": ["3599s"], "max_lifetime": "12h"}
     async with world(tmp_path / "state", quota=quota) as here:
         runtime = (await here.ready())["id"]
-        await until_event(here, runtime, "warning")
+        await until_told(here, runtime)
         ends = here.control.orchestrator.ends
         ends._told.clear()  # what a restart forgets
         await ends.look()

@@ -100,6 +100,7 @@ class Service(RuleBasedStateMachine):
     def ready(self, runtime: str) -> None:
         if runtime and self._get(runtime).state is State.STARTING and self.machines[runtime].ended is None:
             self.sessions.ready(runtime, self.machines[runtime].ready)
+            self._look()  # as control does at once: it may have been ready for long
 
     @rule(runtime=runtimes, busy=st.booleans())
     def execute(self, runtime: str, busy: bool) -> None:

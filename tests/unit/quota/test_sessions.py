@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from quota import policy
+from quota import migrations, policy
 from quota.clock import FakeClock
 from quota.memory import MemoryLedger
 from quota.model import (
@@ -32,7 +32,7 @@ from quota.model import (
 )
 from quota.ports import Fenced, Ledger, LiveExists, NoSession
 from quota.service import Refused, Request, Sessions, new_runtime_id
-from quota.sql import Base, SessionRow, SqlLedger, create_engine
+from quota.sql import SessionRow, SqlLedger, create_engine
 
 LIMITS = Limits(
     max_lifetime_seconds=43_200, idle_limit_seconds=5_400, warn_before_seconds=(600, 300, 60), max_runtimes=2
@@ -83,23 +83,24 @@ def a_request(file_id: str = "f1", user: str = "ada") -> Request:
     return Request(user, file_id, "a.ipynb", "NONE", "STANDARD", "local", None)
 
 
-# A PostgreSQL that may be emptied, such as postgresql+psycopg://postgres@127.0.0.1:5432/test; the tests run on it too when named.
-POSTGRESQL = os.environ.get("MINICOLAB_TEST_POSTGRESQL")
-
-SQL = ["sqlite", *(["postgresql"] if POSTGRESQL else [])]
+SQL = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(params=[*SQL, "memory"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Engine | None:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine | None]:
     """Each test of the rules runs on every store; None is the one in memory."""
     if request.param == "memory":
-        return None
+        yield None
+        return
     if request.param == "sqlite":
-        return create_engine(f"sqlite:///{tmp_path}/control.sqlite")
-    assert POSTGRESQL is not None
-    engine = create_engine(POSTGRESQL)
-    Base.metadata.drop_all(engine)
-    return engine
+        engine = create_engine(f"sqlite:///{tmp_path}/control.sqlite")
+    else:
+        engine = create_engine(request.getfixturevalue("postgresql"))
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -426,11 +427,18 @@ def test_sqlite_commits_survive_a_power_cut(tmp_path: Path) -> None:
 
 def test_a_database_of_an_earlier_version_gets_what_it_lacks(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/control.sqlite"
-    first = SqlLedger(create_engine(url))
-    first.begin(a_session(id="r-1", boot_id=None, ready_boottime=None, active_boottime=None))
     with create_engine(url).begin() as connection:
+        migrations.upgrade(connection, "0001")
+        connection.execute(text("DROP TABLE alembic_version"))  # as before there were revisions
         for column in ("boot_id", "ready_boottime", "active_boottime"):
             connection.execute(text(f"ALTER TABLE quota_sessions DROP COLUMN {column}"))
+        connection.execute(
+            text(
+                "INSERT INTO quota_sessions VALUES ('r-1', 'ada', 'f1', 'a.ipynb', 'ready', 'ready', '', 'NONE', 'STANDARD', "
+                "'local', NULL, :at, :at, :at, NULL, NULL, NULL, 43200, 5400)"
+            ),
+            {"at": "2026-01-01 00:00:00.000000"},
+        )
     session = SqlLedger(create_engine(url)).get("r-1")
     assert session is not None
     assert session.boot_id is None
@@ -484,3 +492,17 @@ def test_a_runtime_id_is_a_server_name_and_hard_to_guess() -> None:
     ids = {new_runtime_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(i) == 14 and i.startswith("r-") and i[2:].isalnum() and i.islower() for i in ids)
+
+
+def test_an_end_that_is_noticed_later_is_charged_until_it_was(sessions: Sessions, clock: FakeClock) -> None:
+    session, _ = sessions.begin(a_request(), LIMITS)
+    sessions.ready(session.id, None)
+    clock.advance(100)
+    ended_at, wall = clock.boottime(), clock.now()
+    clock.advance(3600)  # control was down
+    clock.wall += timedelta(hours=13)  # and somebody set the clock
+    ended = sessions.end(session.id, Reason("max_lifetime", "."), ended_boottime=ended_at)
+    assert ended.used_seconds == pytest.approx(100)
+    assert ended.ended is not None
+    assert ended.ended - wall == timedelta(hours=13)
+    assert sessions.ledger.events(session.id)[-1][1]["used_seconds"] == pytest.approx(100)
