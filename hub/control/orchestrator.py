@@ -289,7 +289,7 @@ class Orchestrator:
         task.add_done_callback(done)
 
     async def _take_over(self, session: Session) -> None:
-        """Keep what an ended runtime left: its outputs in the document, its files in Drive."""
+        """Keep what an ended runtime left: its files, in its user's Drive."""
         left = await self.backend.left_behind(session.id)
         if left is None:
             return

@@ -19,7 +19,7 @@ from hub.settings import QuotaSettings
 from hub.web.body import only_fields, text_field
 from hub.web.errors import ApiError, bad_request, conflict, not_found, printable
 from quota import budgets, metering
-from quota.model import Charge, Grant, Kind, Unit, Who
+from quota.model import Charge, Filter, Grant, Kind, Unit, Who
 from quota.service import Refused
 from quota.windows import zone_of
 
@@ -126,8 +126,6 @@ class AdminQuotaHandler(QuotaHandler):
 
 
 def _teams_of(handler: ControlHandler, user: str) -> frozenset[str]:
-    from quota.model import Filter
-
     found, _ = handler.control.sessions.ledger.find(Filter(user=user), 0, 1)
     return found[0].teams if found else frozenset()
 
