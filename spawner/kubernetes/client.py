@@ -57,13 +57,12 @@ def connect(kubeconfig: Path | None, *, read_seconds: float = READ_SECONDS) -> C
     from kubernetes.client import ApiClient, Configuration
 
     configuration = type.__call__(Configuration)
+    load: Callable[..., None] = (
+        config.load_incluster_config if kubeconfig is None else config.load_kube_config
+    )
+    named = {} if kubeconfig is None else {"config_file": str(kubeconfig), "persist_config": False}
     try:
-        if kubeconfig is None:
-            load: Callable[..., None] = config.load_incluster_config
-            load(client_configuration=configuration)
-        else:
-            load = config.load_kube_config
-            load(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
+        load(client_configuration=configuration, **named)
     except (config.ConfigException, OSError) as error:
         raise ApiFault(retry.NO_ANSWER, "NoCluster", f"There is no cluster to talk to: {error}") from error
     configuration.retries = False  # ours know what may be repeated
