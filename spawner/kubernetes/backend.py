@@ -18,22 +18,22 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from quota.clock import Clock, SystemClock
-from spawner.container.backend import END_SECONDS, LOST, ContainerBackend, Place
+from spawner.container.backend import END_SECONDS, ContainerBackend, Place
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
-from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec
+from spawner.model import Budget, EndReason, IsolationReport, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not to be relied on
+AGAIN_SECONDS = 30.0  # how often a mirror that says nothing is looked at again
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
 PATCH_TRIES = 10
-UNCLEAR = frozenset({"service_stopped", "lost", "crashed"})  # ends of which the cluster may know more
 _DRIVE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -156,7 +156,7 @@ class KubernetesBackend(ContainerBackend):
                 if pod is None:
                     return
                 with self._events.listen(pod["metadata"]["uid"]) as happened:
-                    await _either(changed, happened, None if self._pods.fresh else LOOK_SECONDS)
+                    await _either(changed, happened, AGAIN_SECONDS if self._pods.fresh else LOOK_SECONDS)
 
     async def _pod(self, runtime_id: str) -> dict[str, Any] | None:
         """Return the pod of a runtime, None when there is none: so says the API server. Raise BackendError."""
@@ -165,10 +165,10 @@ class KubernetesBackend(ContainerBackend):
             for pod in self._pods.of(runtime_id):
                 return pod
         try:
-            pod = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
+            found = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
         except ApiFault as fault:
             raise refusal(fault) from fault
-        return pod if pod is not None and is_ours(pod, self._installation) else None
+        return found if found is not None and is_ours(found, self._installation) else None
 
     async def _find(self, runtime_id: str) -> Place | None:
         pod = await self._pod(runtime_id)
@@ -227,12 +227,10 @@ class KubernetesBackend(ContainerBackend):
 
     async def wait_end(self, runtime_id: str) -> EndReason:
         reason = await super().wait_end(runtime_id)
-        if reason.code not in UNCLEAR:
-            return reason
         last = self._pods.last_seen(runtime_id)
-        if last is None and reason != LOST:
+        if reason.code not in phases.TOLD_NOTHING or last is None:
             return reason
-        known = phases.deleted_reason(last) if last is not None else LOST
+        known = phases.deleted_reason(last)
         return EndReason(known.code, known.message, reason.boottime)
 
     async def _remove(self, runtime_id: str) -> None:
@@ -267,6 +265,26 @@ class KubernetesBackend(ContainerBackend):
                     return  # a node that is gone ends it when it comes back, and the cluster holds its place until then
                 await _either(changed, None, LOOK_SECONDS)
 
+    async def set_limits(
+        self,
+        runtime_id: str,
+        *,
+        max_lifetime_seconds: float,
+        idle_limit_seconds: float,
+        budget: Budget | None = None,
+    ) -> None:
+        pod = await self._pod(runtime_id)
+        if pod is not None and max_lifetime_seconds > pods.longest_life(pod, self._installation):
+            # The cluster ends a pod at a time that can not be put off once it runs.
+            longest = pods.longest_life(pod, self._installation) / 3600
+            raise BackendError("too_long", f"This runtime can not live longer than {longest:.0f} hours.")
+        await super().set_limits(
+            runtime_id,
+            max_lifetime_seconds=max_lifetime_seconds,
+            idle_limit_seconds=idle_limit_seconds,
+            budget=budget,
+        )
+
     # -- drives -----------------------------------------------------------------------------------------------
 
     async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
@@ -288,11 +306,11 @@ class KubernetesBackend(ContainerBackend):
         path = f"{self._pods_path}/{runtime_id}"
         for _ in range(PATCH_TRIES):
             try:
-                pod = await self._cluster.get(path)
-                if pod is None or not is_ours(pod, self._installation):
+                found = await self._cluster.get(path)
+                if found is None or not is_ours(found, self._installation):
                     raise BackendError("no_such_runtime", "This runtime is not there any more.")
-                bound = change(json.loads(annotation(pod, DRIVES) or "[]"))
-                same = {k: pod["metadata"][k] for k in ("uid", "resourceVersion")}
+                bound = change(json.loads(annotation(found, DRIVES) or "[]"))
+                same = {k: found["metadata"][k] for k in ("uid", "resourceVersion")}
                 metadata = {**same, "annotations": {DRIVES: json.dumps(bound)}}
                 await self._cluster.patch(path, {"metadata": metadata})
                 return
@@ -310,7 +328,7 @@ class KubernetesBackend(ContainerBackend):
         return IsolationReport(f"pods in {self._installation.namespace}", kept, missing)
 
 
-async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float | None) -> None:
+async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float) -> None:
     """Return once one of the events is set, or after `seconds`."""
     tasks = [asyncio.ensure_future(event.wait()) for event in (one, other) if event is not None]
     try:

@@ -28,6 +28,7 @@ HOPELESS_WAITING = {
     "CreateContainerError": ("start_failed", "The machine can not be made"),
     "RunContainerError": ("start_failed", "The machine can not be started"),
 }
+TOLD_NOTHING = frozenset({"lost", "service_stopped"})  # what a supervisor says that was merely told to end
 LOSSES = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 NODE_LOST = EndReason("node_lost", "The node the machine ran on went away.")
 
@@ -216,7 +217,7 @@ def deleted_reason(last_seen: Object | None) -> EndReason:
     """Return why a runtime ended whose pod was deleted; `last_seen` is the pod as it was seen last."""
     if last_seen is not None:
         end = end_of(last_seen)
-        if end is not None and end.code != "lost":
+        if end is not None and end.code not in TOLD_NOTHING:
             return end
         disrupted = _condition(last_seen.get("status", {}), "DisruptionTarget")
         if disrupted is not None and disrupted.get("status") == "True":

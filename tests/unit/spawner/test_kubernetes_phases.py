@@ -287,6 +287,9 @@ def test_a_pod_that_somebody_deleted_is_told_apart_from_one_that_ended() -> None
     running = pod(phase="Running", containerStatuses=[{"name": "runtime", "state": {"running": {}}}])
     assert deleted_reason(running).code == "deleted"
     assert deleted_reason(None).code == "deleted"
+    told = '{"event":"end","code":"service_stopped","message":"The service was stopped."}'
+    stopped = pod(phase="Failed", containerStatuses=terminated(message=told))
+    assert deleted_reason(stopped).code == "deleted", "its supervisor was only told to end"
     drained = {
         **running,
         "status": {
