@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from spawner.kubernetes import retry
-from spawner.kubernetes.client import ApiFault, Cluster, daemon
+from spawner.kubernetes.client import SILENCE, ApiFault, Cluster, daemon
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +201,8 @@ class Mirror:
                 tries = 0
                 continue
             except ApiFault as fault:
+                if fault.reason == SILENCE:
+                    continue  # of some objects no bookmarks are sent: it is opened again from where it was
                 # One version too old, or a refusal that may be for now only: ask from the beginning.
                 if fault.status not in retry.WORTH_ANOTHER:
                     self._version = None

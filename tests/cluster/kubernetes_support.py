@@ -20,7 +20,7 @@ import pytest
 
 from quota.ticket import mint, runtime_key, supervisor_key
 from spawner.kubernetes.backend import KubernetesBackend
-from spawner.kubernetes.client import Cluster, connect
+from spawner.kubernetes.client import connect
 from spawner.kubernetes.model import Installation
 from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
 from support.kernel import run_cell
@@ -84,9 +84,9 @@ class Bench:
 
     kubeconfig: Path
     installation: Installation
-    cluster: Cluster
     backend: KubernetesBackend
     started: list[str] = field(default_factory=list)
+    backends: list[KubernetesBackend] = field(default_factory=list)
 
     @property
     def namespace(self) -> str:
@@ -123,7 +123,9 @@ class Bench:
 
     def another(self, **changes: Any) -> KubernetesBackend:
         """Return a backend as another process, or the hub after a restart, would make it."""
-        return make_backend(self.kubeconfig, replace(self.installation, **changes))
+        backend = make_backend(self.kubeconfig, replace(self.installation, **changes))
+        self.backends.append(backend)
+        return backend
 
     def kubectl(self, *arguments: str, given: str = "") -> str:
         return kubectl(self.kubeconfig, "-n", self.namespace, *arguments, given=given)
@@ -149,15 +151,15 @@ async def make_bench(kubeconfig: Path, **changes: Any) -> AsyncIterator[Bench]:
     kubectl(kubeconfig, "-n", namespace, "create", "serviceaccount", "runtime")
     settings: dict[str, Any] = {"drives": "none", "cpu_share": 0.1, "memory_share": 0.5, **changes}
     installation = Installation(namespace, "test", IMAGE, **settings)
-    cluster = connect(kubeconfig)
-    backend = KubernetesBackend(cluster, installation, lambda i: supervisor_key(MASTER, i))
-    bench = Bench(kubeconfig, installation, cluster, backend)
+    backend = make_backend(kubeconfig, installation)
+    bench = Bench(kubeconfig, installation, backend, backends=[backend])
     try:
         yield bench
         for runtime_id in bench.started:
-            await backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
+            await bench.backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
         left = bench.names("pods") & set(bench.started)
         assert left == set(), "a runtime that was stopped has a pod"
     finally:
-        backend.close()
+        for made in bench.backends:
+            made.close()
         kubectl(kubeconfig, "delete", "namespace", namespace, "--wait=false")
