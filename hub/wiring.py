@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Engine
+
+from gpu_scheduler.kube import KubeInventory
+from gpu_scheduler.model import ClaimLimits, Kind
+from gpu_scheduler.queue import ClaimQueue
+from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
 from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service, Settings, SettingsError
 from hub.setup.runtime_environment import environment_for
@@ -22,6 +28,9 @@ from spawner.model import Budget as CarriedBudget
 from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
+
+if TYPE_CHECKING:
+    from spawner.kubernetes.backend import KubernetesBackend
 
 SPAWN_SPARE_SECONDS = 180.0
 ADMINISTRATORS_EXTENSION_SECONDS = (
@@ -57,6 +66,24 @@ def _kubernetes_backend(service: Service) -> RuntimeBackend:
     return KubernetesBackend(
         cluster, kubernetes_installation(service.settings), lambda i: supervisor_key(master, i)
     )
+
+
+def make_claim_queue(
+    service: Service, engine: Engine, backend: RuntimeBackend
+) -> tuple[ClaimQueue, KubernetesBackend] | None:
+    """Return the queue for the accelerators of a cluster and who opens its gates; None where there is no cluster."""
+    if service.settings.runtimes.backend != "kubernetes":
+        return None
+    from spawner.kubernetes.backend import KubernetesBackend
+
+    assert isinstance(backend, KubernetesBackend)
+    a = service.settings.accelerators
+    kinds = {
+        name: Kind(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
+        for name, f in a.flavors.items()
+    }
+    limits = ClaimLimits(a.max_per_user, a.max_per_team)
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), kinds, limits), backend
 
 
 def kubernetes_installation(settings: Settings) -> Installation:

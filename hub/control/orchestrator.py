@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
+from hub.control.claims import ClaimCarrier, wants_one
 from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
 from hub.control.hub_client import HubClient, HubDown, HubRefused
@@ -61,8 +62,10 @@ class Orchestrator:
         hub: HubClient,
         snapshots: Snapshots,
         epoch: int,
+        claims: ClaimCarrier | None = None,
     ) -> None:
         self._service = service
+        self._claims = claims
         self._snapshots = snapshots
         self._sessions = sessions
         self.backend = backend
@@ -140,7 +143,8 @@ class Orchestrator:
     async def _run(self, session: Session) -> None:
         try:
             await self._prepare_environment(session)
-            await self._start_server(session)
+            devices = await self._accelerator(session)
+            await self._start_server(session, devices)
         except _Failed as failed:
             await self.backend.stop(
                 session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
@@ -169,13 +173,23 @@ class Orchestrator:
                 await self._phase(session.id, Phase.PREPARING, f"{PHASE_SENTENCES[Phase.PREPARING]}: {told}")
             await asyncio.sleep(ENVIRONMENT_LOOK_SECONDS)  # another process's file: nothing to await
 
-    async def _start_server(self, session: Session) -> None:
+    async def _accelerator(self, session: Session) -> list[str]:
+        """Return the devices the runtime gets, once they are its own."""
+        if self._claims is None or not wants_one(session):
+            return [session.device] if session.device is not None else []
+
+        async def tell(sentence: str) -> None:
+            await self._phase(session.id, Phase.QUEUED, sentence)
+
+        return list((await self._claims.until_granted(session, tell)).slots)
+
+    async def _start_server(self, session: Session, devices: list[str]) -> None:
         options = {
             "runtime_id": session.id,
             "file_id": session.file_id,
             "accelerator": session.accelerator,
             "shape": session.shape,
-            "devices": [session.device] if session.device is not None else [],
+            "devices": devices,
             "max_lifetime_seconds": session.max_lifetime_seconds,
             "idle_limit_seconds": session.idle_limit_seconds,
             "budget": _budget_option(self.ends.first_budget(session)),
@@ -274,6 +288,8 @@ class Orchestrator:
             await self._publish("ended", session)
             self._channels.close(session_id)
             self.ends.look_soon()
+            if self._claims is not None:
+                self._claims.look_soon()
             self._tend(self._take_over(session))
         await self._forget(session.user, session_id)
         return session
@@ -331,6 +347,8 @@ class Orchestrator:
             asyncio.create_task(self._clean_hub(), name="forget old servers"),
             asyncio.create_task(self._watch_ends(), name="ends"),
         ]
+        if self._claims is not None:
+            self._background.append(asyncio.create_task(self._claims.look_for_ever(), name="accelerators"))
         since = self._sessions.moment().wall - LEFT_BEHIND_KEPT
         for session in self._sessions.ledger.metered(since):
             if session.state not in LIVE:

@@ -59,12 +59,14 @@ class KubernetesBackend(ContainerBackend):
             cluster, self._pods_path, by_name, selector={"labelSelector": installation.selector}
         )
         about_pods = {"fieldSelector": "involvedObject.kind=Pod"}
+        self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
         self._events = Mirror(cluster, f"{base}/events", by_involved, selector=about_pods)
 
     def close(self) -> None:
         """Let go of the cluster; the runtimes go on."""
         self._pods.close()
         self._events.close()
+        self._nodes.close()
         self._cluster.close()
 
     # -- start ------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class KubernetesBackend(ContainerBackend):
     async def _make(self, spec: RuntimeSpec, told: str) -> None:
         start = secrets.token_hex(8)
         try:
-            pod = pods.pod(spec, self._installation, start=start)
+            pod = pods.pod(spec, self._installation, start=start, gated=spec.accelerator != "NONE")
         except KeyError:
             message = f"The accelerator {spec.accelerator} is not known here."
             raise BackendError("unknown_accelerator", message) from None
@@ -283,6 +285,41 @@ class KubernetesBackend(ContainerBackend):
             max_lifetime_seconds=max_lifetime_seconds,
             idle_limit_seconds=idle_limit_seconds,
             budget=budget,
+        )
+
+    # -- accelerators: the claims are somebody else's (hub.control.claims) -----------------------------------------
+
+    def nodes(self) -> list[dict[str, Any]] | None:
+        """Return the nodes of the cluster, None while they are not known."""
+        self._nodes.start()
+        return self._nodes.all() if self._nodes.fresh else None
+
+    async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
+        """Let a runtime's pod be scheduled, best on a node; return whether it is. False: there is no pod yet."""
+        pod = await self._pod(runtime_id)
+        if pod is None:
+            return False
+        change = pods.ungated(pod, node)
+        try:
+            return (
+                change is None
+                or await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change) is not None
+            )
+        except ApiFault as fault:
+            if fault.status == 409:
+                return False  # it changed meanwhile: the next look sees how
+            raise refusal(fault) from fault
+
+    async def holds_accelerator(self, runtime_id: str) -> bool:
+        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended."""
+        try:
+            pod = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
+        except ApiFault as fault:
+            raise refusal(fault) from fault
+        return (
+            pod is not None
+            and is_ours(pod, self._installation)
+            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         )
 
     # -- drives -----------------------------------------------------------------------------------------------
