@@ -33,9 +33,11 @@ def frame(body: bytes, flags: int = 0) -> bytes:
 
 def ready(socket_type: bytes) -> bytes:
     """Return the command that ends the handshake."""
-    name = b"Socket-Type"
-    value = struct.pack(">I", len(socket_type)) + socket_type
-    return frame(b"\x05READY" + bytes([len(name)]) + name + value, _COMMAND)
+    return frame(b"\x05READY" + _socket_type(socket_type), _COMMAND)
+
+
+def _socket_type(socket_type: bytes) -> bytes:
+    return b"\x0bSocket-Type" + struct.pack(">I", len(socket_type)) + socket_type
 
 
 async def subscribe(
@@ -53,7 +55,7 @@ async def subscribe(
         flags, body = await _frame(reader)
         if not flags & _COMMAND or body is None or not body.startswith(b"\x05READY"):
             raise NotZmtp("refused")
-        if not body.endswith((b"\x03PUB", b"\x04XPUB")) and b"Socket-Type\x00\x00\x00" not in body:
+        if not any(_socket_type(kind) in body for kind in (b"PUB", b"XPUB")):
             raise NotZmtp("not a publisher")
         for topic in topics:
             writer.write(frame(b"\x01" + topic))
