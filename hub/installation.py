@@ -68,8 +68,9 @@ class HolderFile:
 
     def write(self, url: str, processes: dict[str, int]) -> None:
         data = json.dumps({"pid": os.getpid(), "url": url, "processes": processes}).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        # In this order a reader finds what was there or what is now, never nothing.
+        os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
+        os.ftruncate(self._fd, len(data))
 
     def clear(self) -> None:
         os.ftruncate(self._fd, 0)
