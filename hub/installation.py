@@ -46,7 +46,7 @@ def hold(state: Path) -> Iterator[HolderFile]:
     """Hold the state folder while inside. Raise AlreadyRunning."""
     path = _lock_file(state)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
