@@ -116,7 +116,7 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    supervisor = Supervisor()
+    supervisor = Supervisor(lambda: holder.write(service.app_origin, supervisor.pids()))
     stopped = asyncio.create_task(stop.wait())
     try:
         for program in _programs(service, arguments):
