@@ -147,12 +147,43 @@ class LocalBackendSettings(_Section):
     )
 
 
+class DockerBackendSettings(_Section):
+    """Runtimes as containers of the Docker engine on this machine."""
+
+    url: str | None = Field(
+        None,
+        description="Address of the engine, such as unix:///run/docker.sock; None means DOCKER_HOST or the local one.",
+    )
+    image: str | None = Field(
+        None, description="Image of runtimes; None means that of `environment`, as `minicolab images build` names it."
+    )
+    pull: bool = Field(True, description="Whether an image that is not on this machine is pulled.")
+    mode: Literal["root", "user"] = Field(
+        "root",
+        description="root: code inside is root of its container, so that apt-get works; user: it is uid 1000, without any capability.",
+    )
+    network: str | None = Field(
+        None, description="Network of the engine for runtimes, made when it is missing; None: one of this installation."
+    )
+    disk: Size | None = Field(
+        None,
+        description="Most that a runtime may write beside /content; needs an engine whose storage can limit it (overlay2 on xfs with pquota).",
+    )
+    control_url: str | None = Field(
+        None,
+        description="Where code inside reaches control; None: the machine's own name in containers, host.docker.internal.",
+    )
+
+
 class RuntimeSettings(_Section):
     """Machines."""
 
-    backend: Literal["local"] = Field("local", description="What runs the runtimes.")
+    backend: Literal["local", "docker"] = Field("local", description="What runs the runtimes.")
     local: LocalBackendSettings = Field(
         default_factory=LocalBackendSettings, description="Settings of the local backend."
+    )
+    docker: DockerBackendSettings = Field(
+        default_factory=DockerBackendSettings, description="Settings of the docker backend."
     )
     environment: str = Field("default", description="Name of the runtime in images/catalogue.yaml.")
     torch_index: str | None = Field(
@@ -475,6 +506,10 @@ class Service:
     @property
     def kernel_control_url(self) -> str:
         """Where code inside a runtime reaches control."""
+        runtimes = self.settings.runtimes
+        if runtimes.backend == "docker":
+            outside = f"http://host.docker.internal:{self.ports.public}/services/control/"
+            return runtimes.docker.control_url or outside
         return f"http://127.0.0.1:{self.ports.public}/services/control/"
 
     # Files.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service
+from hub.setup.images import PREFIX
 from hub.setup.runtime_environment import environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
 from quota.sql import create_engine
-from quota.ticket import runtime_key
+from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
 from spawner.environment import Progress
 from spawner.local.backend import LocalBackend
@@ -23,6 +25,8 @@ from storage_mount.service import DriveService
 
 def make_backend(service: Service) -> RuntimeBackend:
     """Return the backend the settings name."""
+    if service.settings.runtimes.backend == "docker":
+        return _docker_backend(service)
     _, environment = environment_for(service.settings.runtimes.environment)
     local = service.settings.runtimes.local
     return LocalBackend(
@@ -34,8 +38,34 @@ def make_backend(service: Service) -> RuntimeBackend:
     )
 
 
+def _docker_backend(service: Service) -> RuntimeBackend:
+    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from spawner.docker.containers import ContainerSettings
+
+    docker = service.settings.runtimes.docker
+    entry, _ = environment_for(service.settings.runtimes.environment)
+    installation = hashlib.sha256(str(service.state).encode()).hexdigest()[:12]
+    settings = ContainerSettings(
+        installation=installation,
+        image=docker.image or f"{PREFIX}/{entry.image}",
+        network=docker.network or f"minicolab-{installation}",
+        root=docker.mode == "root",
+        disk_bytes=docker.disk,
+    )
+    master = service.key("ticket")
+    return DockerBackend(
+        service.runtimes_folder,
+        lambda runtime_id: supervisor_key(master, runtime_id),
+        settings,
+        url=docker.url,
+        pull=docker.pull,
+    )
+
+
 def environment_status(service: Service) -> Progress:
-    """Return how far the runtime environment is."""
+    """Return how far the runtime environment is; an image brings its own, and its pull is told by the start itself."""
+    if service.settings.runtimes.backend != "local":
+        return Progress("complete", "In the runtime's image", 1.0, 0.0)
     _, environment = environment_for(service.settings.runtimes.environment)
     return environment.status()
 
