@@ -175,7 +175,7 @@ def _programs(service: Service, arguments: argparse.Namespace) -> list[Program]:
         Program("documents", [sys.executable, "-m", "hub.documents", *state], logs / "documents.log"),
         Program("control", [sys.executable, "-m", "hub.control", *state], logs / "control.log"),
     ]
-    if not arguments.no_environment:
+    if not arguments.no_environment and service.settings.runtimes.backend == "local":
         _start_environment(service)
     return programs
 
