@@ -155,7 +155,8 @@ class DockerBackendSettings(_Section):
         description="Address of the engine, such as unix:///run/docker.sock; None means DOCKER_HOST or the local one.",
     )
     image: str | None = Field(
-        None, description="Image of runtimes; None means that of `environment`, as `minicolab images build` names it."
+        None,
+        description="Image of runtimes; None means that of `environment`, as `minicolab images build` names it.",
     )
     pull: bool = Field(True, description="Whether an image that is not on this machine is pulled.")
     mode: Literal["root", "user"] = Field(
@@ -163,7 +164,8 @@ class DockerBackendSettings(_Section):
         description="root: code inside is root of its container, so that apt-get works; user: it is uid 1000, without any capability.",
     )
     network: str | None = Field(
-        None, description="Network of the engine for runtimes, made when it is missing; None: one of this installation."
+        None,
+        description="Network of the engine for runtimes, made when it is missing; None: one of this installation.",
     )
     disk: Size | None = Field(
         None,

@@ -14,7 +14,9 @@ ESTIMATE_SECONDS = 180.0
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    images = commands.add_parser("images", help="container images").add_subparsers(dest="action", required=True)
+    images = commands.add_parser("images", help="container images").add_subparsers(
+        dest="action", required=True
+    )
     listing = images.add_parser("list", help="list the images there are recipes for, and which are built")
     listing.add_argument("--json", action="store_true")
     _add_engine(listing)
@@ -25,7 +27,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--base-image", default=None, help="Debian to build on (default: that of the Dockerfile)"
     )
     build.add_argument(
-        "--save", type=Path, default=None, metavar="DIR", help="also write each as an archive for `docker load`"
+        "--save",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="also write each as an archive for `docker load`",
     )
     build.add_argument("--verbose", action="store_true", help="show every line of the builder")
     _add_engine(build)
@@ -33,7 +39,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--docker", default=None, metavar="URL", help="engine (default: DOCKER_HOST or the local one)")
+    parser.add_argument(
+        "--docker", default=None, metavar="URL", help="engine (default: DOCKER_HOST or the local one)"
+    )
     parser.add_argument("--prefix", default=PREFIX, help="registry and repository (default: %(default)s)")
 
 

@@ -49,9 +49,13 @@ class Image:
 def known_images(prefix: str = PREFIX) -> list[Image]:
     """Return every image there is a recipe for."""
     runtimes = [
-        Image(e.name, f"{prefix}/{e.image}", e.title, e.image_bytes, e) for e in load_catalogue(CATALOGUE).entries
+        Image(e.name, f"{prefix}/{e.image}", e.title, e.image_bytes, e)
+        for e in load_catalogue(CATALOGUE).entries
     ]
-    return [Image(HUB, f"{prefix}/{HUB_IMAGE}", "The services and the drive plugin", HUB_BYTES, None), *runtimes]
+    return [
+        Image(HUB, f"{prefix}/{HUB_IMAGE}", "The services and the drive plugin", HUB_BYTES, None),
+        *runtimes,
+    ]
 
 
 def image_called(name: str, prefix: str = PREFIX) -> Image:

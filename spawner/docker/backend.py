@@ -44,6 +44,7 @@ LAST_LINES = 50
 KILLED = 137
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
+NETWORK_LOCK = ".network"
 LOCK, SNAPSHOT_BYTES, ASKED = "lock", "snapshot-bytes", "asked.json"
 
 
@@ -76,7 +77,10 @@ class DockerBackend(ContainerBackend):
                 "memory, CPU and processes are limited",
                 "no new privileges, " + ("few capabilities" if root else "no capabilities"),
             ),
-            ("the machine's kernel", "disk space" if self._settings.disk_bytes is None else "space of /content"),
+            (
+                "the machine's kernel",
+                "disk space" if self._settings.disk_bytes is None else "space of /content",
+            ),
         )
 
     # -- make -------------------------------------------------------------------------------------------------
@@ -95,15 +99,15 @@ class DockerBackend(ContainerBackend):
         except OSError as error:
             message = f"The runtime's folder can not be made: {error.strerror}."
             raise BackendError("start_failed", message) from error
-        arguments = container_arguments(
-            spec, self._settings, told, str(content), SystemClock().now()
-        )
+        arguments = container_arguments(spec, self._settings, told, str(content), SystemClock().now())
         making = asyncio.ensure_future(self._make(spec.id, arguments))
         try:
             await asyncio.shield(making)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
-                await asyncio.gather(making, return_exceptions=True)  # then it is known what there is to remove
+                await asyncio.gather(
+                    making, return_exceptions=True
+                )  # then it is known what there is to remove
             if isinstance(error, BackendError) and error.code == "already_exists":
                 await asyncio.to_thread(self._remove_folder, spec.id)
             else:
@@ -133,14 +137,20 @@ class DockerBackend(ContainerBackend):
 
     async def _have_network(self) -> None:
         name = self._settings.network
-        arguments = containers.network_arguments(self._settings)
         try:
-            if not await self._engine.call(lambda api: api.networks(names=[f"^{re.escape(name)}$"])):
-                await self._engine.call(lambda api: api.create_network(name, **arguments))
+            await self._engine.call(self._make_network)
         except APIError as error:
-            if error.status_code != 409:  # made by somebody else just now
-                why = error.explanation or error
-                raise BackendError("start_failed", f"The network {name} can not be made: {why}") from error
+            why = error.explanation or error
+            raise BackendError("start_failed", f"The network {name} can not be made: {why}") from error
+
+    def _make_network(self, api: Any) -> None:
+        """Make the network when it is not there; by one at a time, for an engine makes two of one name without a word."""
+        name = self._settings.network
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with (self._folder / NETWORK_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not any(network["Name"] == name for network in api.networks(names=[name])):
+                api.create_network(name, **containers.network_arguments(self._settings))
 
     async def _owner(self) -> int:
         """Return the user of this machine as whom code inside writes."""
@@ -356,7 +366,12 @@ class DockerBackend(ContainerBackend):
         with contextlib.suppress(OSError):
             ended = self._ended()
             draft = ended / f".{place.id}"
-            told = {"id": place.id, "code": reason.code, "message": reason.message, "boottime": reason.boottime}
+            told = {
+                "id": place.id,
+                "code": reason.code,
+                "message": reason.message,
+                "boottime": reason.boottime,
+            }
             draft.write_text(json.dumps(told), "utf-8")
             draft.replace(ended / f"{place.id}.json")
         most_bytes = self._snapshot_bytes(found)
@@ -409,7 +424,7 @@ class DockerBackend(ContainerBackend):
     # -- drives -----------------------------------------------------------------------------------------------
 
     async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
-        if not os.path.isabs(source) or not os.path.isdir(source):
+        if not Path(source).is_absolute() or not Path(source).is_dir():
             raise BackendError("no_such_drive", "The drive to mount does not exist.")
         await self._in_namespace(runtime_id, "mount", name, source, readonly=readonly)
 
@@ -452,7 +467,9 @@ class DockerBackend(ContainerBackend):
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise BackendError("bad_snapshot", f"The snapshot can not be read: {error}.") from error
         except OSError as error:
-            raise BackendError("restore_failed", f"The snapshot was not restored: {error.strerror}.") from error
+            raise BackendError(
+                "restore_failed", f"The snapshot was not restored: {error.strerror}."
+            ) from error
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         if not GOOD_ID.fullmatch(runtime_id):

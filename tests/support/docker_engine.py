@@ -153,7 +153,14 @@ def base_image(engine: Engine) -> str:
     archive = folder / "debian.tar"
     if not archive.exists():
         draft = folder / "debian.draft.tar"
-        command = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(draft), MIRROR]
+        command = [
+            "mmdebstrap",
+            "--variant=minbase",
+            "--include=ca-certificates",
+            "bookworm",
+            str(draft),
+            MIRROR,
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         draft.replace(archive)
     engine.docker("import", str(archive), "minicolab-base-plain")
@@ -294,7 +301,10 @@ def _end_those_that_name(path: str) -> None:
     """End the processes with this path of ours in their command line."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if path.encode() in (entry / "cmdline").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+            if (
+                path.encode() in (entry / "cmdline").read_bytes().split(b"\0")
+                and int(entry.name) != os.getpid()
+            ):
                 os.kill(int(entry.name), signal.SIGKILL)
                 until(lambda pid=int(entry.name): _gone(pid))  # type: ignore[misc]
 
