@@ -44,6 +44,7 @@ LAST_LINES = 50
 KILLED = 137
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
+NETWORK_LOCK = ".network"
 LOCK, SNAPSHOT_BYTES, ASKED = "lock", "snapshot-bytes", "asked.json"
 
 
@@ -136,14 +137,20 @@ class DockerBackend(ContainerBackend):
 
     async def _have_network(self) -> None:
         name = self._settings.network
-        arguments = containers.network_arguments(self._settings)
         try:
-            if not await self._engine.call(lambda api: api.networks(names=[f"^{re.escape(name)}$"])):
-                await self._engine.call(lambda api: api.create_network(name, **arguments))
+            await self._engine.call(self._make_network)
         except APIError as error:
-            if error.status_code != 409:  # made by somebody else just now
-                why = error.explanation or error
-                raise BackendError("start_failed", f"The network {name} can not be made: {why}") from error
+            why = error.explanation or error
+            raise BackendError("start_failed", f"The network {name} can not be made: {why}") from error
+
+    def _make_network(self, api: Any) -> None:
+        """Make the network when it is not there; by one at a time, for an engine makes two of one name without a word."""
+        name = self._settings.network
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with (self._folder / NETWORK_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not any(network["Name"] == name for network in api.networks(names=[name])):
+                api.create_network(name, **containers.network_arguments(self._settings))
 
     async def _owner(self) -> int:
         """Return the user of this machine as whom code inside writes."""
@@ -417,7 +424,7 @@ class DockerBackend(ContainerBackend):
     # -- drives -----------------------------------------------------------------------------------------------
 
     async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
-        if not os.path.isabs(source) or not os.path.isdir(source):
+        if not Path(source).is_absolute() or not Path(source).is_dir():
             raise BackendError("no_such_drive", "The drive to mount does not exist.")
         await self._in_namespace(runtime_id, "mount", name, source, readonly=readonly)
 

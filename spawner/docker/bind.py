@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from spawner.container.spec import DRIVES
 from spawner.local import linux
@@ -45,9 +46,8 @@ class Drives:
 
     def __init__(self, pid: int) -> None:
         # Before entering: this machine's /proc is not seen from there.
-        self._mountinfo = open(f"/proc/{pid}/mountinfo", "rb")  # noqa: SIM115
-        theirs = os.stat(f"/proc/{pid}/ns/mnt")
-        if os.path.samestat(theirs, os.stat("/proc/self/ns/mnt")):
+        self._mountinfo = Path(f"/proc/{pid}/mountinfo").open("rb")  # noqa: SIM115
+        if Path(f"/proc/{pid}/ns/mnt").samefile("/proc/self/ns/mnt"):
             raise OSError("the container has no mount namespace of its own")
         linux.setns(f"/proc/{pid}/ns/mnt", linux.CLONE_NEWNS)
         self.folder = os.open(DRIVES, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -75,8 +75,7 @@ def _seen_as(owner: int) -> Iterator[int | None]:
         os.read(ready_read, 1)
         count = MAPPED_IDS if owner >= MAPPED_IDS else 1  # a remapped engine's whole range, or one user
         for kind in ("uid", "gid"):
-            with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as file:
-                file.write(f"0 {owner} {count}")
+            Path(f"/proc/{pid}/{kind}_map").write_text(f"0 {owner} {count}")
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             yield fd

@@ -122,7 +122,7 @@ class Engine:
             return
         except APIError as error:
             if error.status_code == 409:  # somebody else is removing it
-                while await self.inspect(identity) is not None:
+                while await self.inspect(identity) is not None:  # noqa: ASYNC110  # the engine's own work
                     await asyncio.sleep(0.05)
                 return
             raise Unreachable(error.explanation or error) from error

@@ -111,7 +111,7 @@ class Bench:
     def leftovers(self) -> list[str]:
         """Return what runtimes left: containers and folders."""
         folders = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-        return self.containers() + [name for name in folders if name != ".ended"]
+        return self.containers() + [name for name in folders if name not in (".ended", ".network")]
 
 
 def make_backend(folder: Path, engine: Engine, settings: ContainerSettings) -> DockerBackend:
