@@ -48,7 +48,9 @@ async def test_a_page_that_leaves_mid_run_finds_all_output_when_it_comes_back(ru
         await page.until(lambda m: m["msg_type"] == "stream")
         await page.close()
     found = await wait_for(runtime, kernel_id, running, "running")
-    async with asyncio.timeout(PATIENCE):  # the page's own subscription may hear a message before the recorder's
+    async with asyncio.timeout(
+        PATIENCE
+    ):  # the page's own subscription may hear a message before the recorder's
         while not found["outputs"]:
             await asyncio.sleep(0.05)
             found = await state_of(runtime, kernel_id, running)

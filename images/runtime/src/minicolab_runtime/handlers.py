@@ -107,7 +107,9 @@ class ChangesHandler(RuntimeHandler):
         wait = self._number("wait", 0)
         if after is None or wait is None or wait > LONGEST_WAIT_SECONDS:
             self.refuse(
-                400, "bad_argument", f"after and wait are whole numbers; wait is at most {LONGEST_WAIT_SECONDS}."
+                400,
+                "bad_argument",
+                f"after and wait are whole numbers; wait is at most {LONGEST_WAIT_SECONDS}.",
             )
             return
         changes = self.kernels.changes
