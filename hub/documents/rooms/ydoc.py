@@ -150,7 +150,7 @@ class SharedNotebook:
 
     def state_keys(self) -> list[str]:
         """Return the names of all values of the shared state."""
-        return [str(key) for key in self._state]
+        return list(self._state.keys())
 
     # -- outputs of one cell ------------------------------------------------------------------------------------
 
