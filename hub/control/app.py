@@ -17,6 +17,7 @@ from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import Orchestrator
+from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.web.gate import GatedApplication
@@ -48,10 +49,12 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
+    machines = backend or make_backend(service)
+    scribe = Scribe(service, machines, clock)
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, snapshots, epoch),
+        orchestrator=Orchestrator(service, sessions, machines, hub, snapshots, scribe, epoch),
         files=Files(f"http://127.0.0.1:{service.ports.documents}"),
         keys=IdempotencyKeys(engine, clock),
         accelerators=Accelerators(NvmlInventory()),

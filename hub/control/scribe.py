@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 TELL_SECONDS = 2  # how often documents is told again of what is not settled
 LISTEN_SECONDS = 25  # how long a question to a runtime waits when everything is settled
-SHORTEST_PAUSE_SECONDS = 0.25  # between two questions: a cell that prints without a pause is asked this often at most
+SHORTEST_PAUSE_SECONDS = (
+    0.25  # between two questions: a cell that prints without a pause is asked this often at most
+)
 PAUSE_FACTOR = 4  # ... and no more often than every fifth of the time is spent on it
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 30.0
 ANSWER_SECONDS = 20.0
@@ -72,9 +74,10 @@ class Notes:
             if not isinstance(execution, Mapping):
                 continue
             run, cell = execution.get("msg_id"), execution.get("cell_id")
-            if isinstance(run, str) and isinstance(cell, str) and run not in self.settled:
-                if run in self.runs or len(self.runs) < MAX_RUNS:
-                    self.runs[run] = dict(execution)
+            if not isinstance(run, str) or not isinstance(cell, str) or run in self.settled:
+                continue
+            if run in self.runs or len(self.runs) < MAX_RUNS:
+                self.runs[run] = dict(execution)
         self.runs = dict(sorted(self.runs.items(), key=lambda item: str(item[1].get("submitted", ""))))
 
     def message(self, wanted: frozenset[str] = frozenset()) -> Json:
@@ -100,8 +103,8 @@ class Notes:
                 self.sent[model["msg_id"]] = model.get("changed")
         for run in answer["settled"]:
             self.settled.add(run)
-            for known in (self.runs, self.sent):
-                known.pop(run, None)  # type: ignore[attr-defined]
+            self.runs.pop(run, None)
+            self.sent.pop(run, None)
             self.asked.discard(run)
         wanted = frozenset(run for run in answer["wanted"] if run in self.runs)
         self.asked |= wanted
