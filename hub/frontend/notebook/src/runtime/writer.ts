@@ -1,5 +1,5 @@
 // Marks in the shared state of one notebook: which page writes the outputs of which run, and what this page does when it no longer does.
-import type { YNotebook } from '@jupyter/ydoc';
+import type { ISharedNotebook } from '@jupyter/ydoc';
 import { CodeCell } from '@jupyterlab/cells';
 import { NotebookPanel } from '@jupyterlab/notebook';
 import { JSONObject } from '@lumino/coreutils';
@@ -49,8 +49,8 @@ export class Marks {
     }
   }
 
-  private get _shared(): YNotebook | null {
-    return (this._panel.content.model?.sharedModel as YNotebook | undefined) ?? null;
+  private get _shared(): ISharedNotebook | null {
+    return this._panel.content.model?.sharedModel ?? null;
   }
 }
 
