@@ -100,12 +100,28 @@ async def test_an_orderly_end_leaves_the_last_outputs(start: Callable[..., Runti
     assert left[0]["outputs"][0]["text"] == "until the end\n"
 
 
+async def test_what_a_cell_prints_right_before_it_ends_its_runtime_is_left_too(
+    start: Callable[..., Runtime],
+) -> None:
+    runtime = start()
+    kernel_id = await runtime.start_session(uuid.uuid4().hex)
+    async with runtime.http() as http:
+        page = await runtime.connect(http, kernel_id)
+        await page.execute("print('said')\nimport google.colab.runtime as r\nr.unassign()", cell="cell-u")
+        file = runtime.folder / "run" / "executions.json"
+        until(file.exists, "nothing was left")
+    left = json.loads(file.read_text())["executions"]
+    assert left[0]["outputs"][0]["text"] == "said\n"
+
+
 async def test_cells_of_a_kernel_that_is_deleted_are_told_to_have_ended(runtime: Runtime) -> None:
     kernel_id = await runtime.start_session(uuid.uuid4().hex)
     async with runtime.http() as http:
         page = await runtime.connect(http, kernel_id)
         running = await page.execute("import time\ntime.sleep(600)", cell="cell-d")
-        await page.until(lambda m: m["msg_type"] == "execute_input")
+        async with asyncio.timeout(PATIENCE):
+            while [e["state"] for e in await runtime.executions(kernel_id)] != ["running"]:
+                await asyncio.sleep(0.05)
         await page.close()
     await runtime.json(f"api/kernels/{kernel_id}", "DELETE")
     found = (await changes(runtime, -1))["executions"]

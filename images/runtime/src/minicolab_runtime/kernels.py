@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _ACTIONS = frozenset({"execute_request", "comm_open", "comm_msg", "input_reply"})
 
 
+_GATHERED_SECONDS = 0.5
 _GONE_KERNELS = 4  # of how many ended kernels the record is kept
 _SUBSCRIBE_SECONDS = 30.0
 _ASK_SECONDS = 0.05
@@ -149,8 +150,13 @@ class RuntimeKernelManager(AsyncMappingKernelManager):
             for model in recorder.models(now, after)
         ]
 
-    def last_executions(self) -> list[Json]:
-        """Return the executions as they are when the server is about to end: what kernels said by now, no more to come."""
+    async def last_executions(self) -> list[Json]:
+        """Return the executions as they are when the server is about to end, with what running cells have printed by now.
+
+        A kernel gathers what a cell prints for a fifth of a second before it sends it.
+        """
+        if any(recorder.pending for recorder in self._recorders.values()):
+            await asyncio.sleep(_GATHERED_SECONDS)
         for stream in self._recorder_streams.values():
             if not stream.closed():
                 stream.flush()

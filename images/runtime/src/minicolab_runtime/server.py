@@ -117,7 +117,7 @@ class RuntimeServer(ServerApp):
 
     async def cleanup_kernels(self) -> None:
         """End the kernels; first leave what they printed for whoever writes it to the document."""
-        executions = last_words(self._kernels.last_executions())
+        executions = last_words(await self._kernels.last_executions())
         if executions:
             try:
                 write_json(self.runtime.runtime_dir / EXECUTIONS_FILE, {"executions": executions})
