@@ -19,6 +19,7 @@ from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import Orchestrator
+from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.web.gate import GatedApplication
@@ -53,10 +54,13 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     backend = backend or make_backend(service)
     queue = make_claim_queue(service, engine, backend)
     claims = ClaimCarrier(queue[0], queue[1], sessions.ledger) if queue is not None else None
+    scribe = Scribe(service, backend, clock)
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, epoch, claims),
+        orchestrator=Orchestrator(
+            service, sessions, backend, hub, snapshots, scribe, epoch, claims
+        ),
         files=Files(f"http://127.0.0.1:{service.ports.documents}"),
         keys=IdempotencyKeys(engine, clock),
         accelerators=ClusterAccelerators(claims.queue)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spawner.local import keep, processes, wire
+from spawner.local import keep, processes, safe_read, wire
 from spawner.local.drives import Drives
 from spawner.local.launch import Launched
 from spawner.local.machine import Serve
@@ -21,6 +21,7 @@ from spawner.local.watchdog import KILLED_SECONDS, Watchdog
 
 KILL_SECONDS = 10.0
 LOG_BYTES = 64 * 1024
+EXECUTIONS_BYTES = 64 << 20  # what its server leaves of its cells' outputs is smaller
 
 
 class Sandboxed:
@@ -108,6 +109,12 @@ class Sandboxed:
             draft = ended / f".{name}"
             draft.write_text(json.dumps({"id": name, **reason}), "utf-8")
             draft.replace(ended / f"{name}.json")
+        if was_ready:
+            # None there, or something else in its place: then it was no orderly end, and nothing more is known.
+            with contextlib.suppress(OSError, ValueError):
+                safe_read.copy(
+                    self.run, "kernels/executions.json", ended / f"{name}.executions.json", EXECUTIONS_BYTES
+                )
         if snapshot_bytes > 0:
             self._leave_content(ended / f"{name}.content", snapshot_bytes)
         clean(self.folder, self.groups.remove)

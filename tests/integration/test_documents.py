@@ -308,6 +308,10 @@ async def test_the_rest_api_gives_nobody_anything_and_another_user_nothing_of_ad
                 assert status in (400, 404, 405, 415), f"{method} {path} answered {status} to bob"
                 if method == "GET":
                     assert status in (404, 405), f"{method} {path} answered {status} to bob"
+            if who == "service":
+                for user in (ADA, BOB):
+                    status = await ask(running, method, path, user)
+                    assert status in (403, 405), f"{method} {path} answered {status} to a person"
     assert running.drive.read("ada", file_id) == before
 
 
