@@ -109,7 +109,8 @@ class Cluster:
         """Run a command in the namespaces of the node; paths are absolute."""
         return command(*self.enter, *arguments, text=text, check=check)
 
-    def _enter(self) -> tuple[str, ...]:
+    @property
+    def enter(self) -> tuple[str, ...]:
         if self.layout is None:
             raise Unavailable("the node of a cluster that is not ours cannot be entered")
         return (

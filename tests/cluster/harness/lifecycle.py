@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from cluster.harness.components import Keys
 from cluster.harness.errors import ClusterError, Unavailable
 from cluster.harness.layout import Addresses, Layout
 from cluster.harness.machine import command
+from cluster.harness.mounts import remove_folder
 from cluster.harness.node import Node
 from cluster.harness.processes import Processes, began, end
 from hub.setup.steps import SetupError, locked
@@ -113,20 +113,6 @@ def shims(layout: Layout) -> list[int]:
                 if words[0].endswith(SHIM.encode()) and str(layout.containerd).encode() in words:
                     found.append(int(process.name))
     return found
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder that holds no mount. Raise ClusterError, and remove nothing, when it holds one."""
-    inside = [path for path in mount_points() if path == folder or folder in path.parents]
-    if inside:
-        raise ClusterError(f"{inside[0]} is still mounted; nothing was removed")
-    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
-
-
-def mount_points() -> list[Path]:
-    """Return where something is mounted, as this process sees it."""
-    lines = Path("/proc/self/mountinfo").read_text("utf-8").splitlines()
-    return [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
 
 
 def _start(layout: Layout, addresses: Addresses, node: Node, keys: Keys) -> None:

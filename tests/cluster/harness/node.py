@@ -11,9 +11,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from cluster.harness.errors import ClusterError
 from cluster.harness.layout import Addresses, Layout
 from cluster.harness.machine import command
+from cluster.harness.mounts import mounted, unmount_all
 
 KUBELET = Path("/var/lib/kubelet")
 # Where programs write whatever they are told, and the folder of the state folder that is bound there.
@@ -42,7 +42,7 @@ class Node:
 
     @property
     def up(self) -> bool:
-        return self.layout.mount_namespace.is_mount() and self.layout.network_namespace.is_mount()
+        return mounted(self.layout.mount_namespace) and mounted(self.layout.network_namespace)
 
     def run(self, *arguments: str, text: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the node."""
@@ -58,17 +58,12 @@ class Node:
     def remove(self) -> None:
         """Remove the namespaces. Nothing may run in them any more."""
         command("ip", "link", "delete", self.layout.link, check=False)
-        for file in (self.layout.mount_namespace, self.layout.network_namespace):
-            while file.is_mount():
-                command("umount", str(file))
-        folder = self.layout.mount_namespace.parent
-        while folder.is_mount():
-            command("umount", str(folder))
+        unmount_all(self.layout.run)
 
     def identities(self) -> set[int]:
         """Return the kernel's numbers of the namespaces: who runs in one of them has them in /proc."""
         files = (self.layout.network_namespace, self.layout.mount_namespace)
-        return {file.stat().st_ino for file in files if file.is_mount()}
+        return {file.stat().st_ino for file in files if mounted(file)}
 
     def inhabitants(self) -> list[int]:
         """Return the processes that run in the node."""
@@ -87,7 +82,7 @@ class Node:
     def _make_namespaces(self) -> None:
         folder = self.layout.mount_namespace.parent
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.is_mount():
+        if not mounted(folder):
             # A mount namespace can only be kept by a file on a mount that is private to its side.
             command("mount", "--bind", str(folder), str(folder))
             command("mount", "--make-private", str(folder))
@@ -97,8 +92,7 @@ class Node:
             ("--mount", self.layout.mount_namespace),
         ):
             file.touch()
-            while file.is_mount():
-                command("umount", str(file))
+            unmount_all(file)
             options.append(f"{option}={file}")
         command("unshare", *options, "--propagation", "private", "mount", "--make-rshared", "/")
 
@@ -138,9 +132,3 @@ class Node:
             echo 1 > /proc/sys/net/ipv4/ip_forward
         """
         self.run("sh", "-ec", script)
-
-
-def require_root() -> None:
-    """Raise ClusterError unless namespaces can be made."""
-    if os.geteuid() != 0:
-        raise ClusterError("a node of its own needs root")
