@@ -24,17 +24,20 @@ DOMAIN = "cluster.local"
 def write(
     layout: Layout, addresses: Addresses, authority: Authority, serving: Pair, proxy_access: Path
 ) -> None:
-    """Write every file."""
-    folder = layout.configuration
-    (folder / "cni").mkdir(parents=True, exist_ok=True)
-    (folder / "containerd.toml").write_text(containerd(layout), "utf-8")
-    (folder / "cni" / "10-pods.conflist").write_text(json.dumps(pod_network(layout, addresses)), "utf-8")
-    (folder / "resolv.conf").write_text(f"nameserver {addresses.dns}\n", "utf-8")
-    for name, content in {
-        "kubelet": kubelet(layout, addresses, authority, serving),
-        "kube-proxy": kube_proxy(addresses, proxy_access),
-    }.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    """Write every file that is not as it should be."""
+    contents = {
+        "containerd.toml": containerd(layout),
+        "cni/10-pods.conflist": json.dumps(pod_network(layout, addresses)),
+        "resolv.conf": f"nameserver {addresses.dns}\n",
+        "kubelet.yaml": yaml.safe_dump(kubelet(layout, addresses, authority, serving), sort_keys=False),
+        "kube-proxy.yaml": yaml.safe_dump(kube_proxy(addresses, proxy_access), sort_keys=False),
+    }
+    for name, content in contents.items():
+        file = layout.configuration / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # kube-proxy ends when its file is touched.
+        if not file.exists() or file.read_text("utf-8") != content:
+            file.write_text(content, "utf-8")
 
 
 def containerd(layout: Layout) -> str:
