@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.harness import lifecycle
+from cluster.harness import lifecycle, programs
 from cluster.harness.cluster import Cluster
 from cluster.harness.errors import Unavailable
 from cluster.harness.foreign import named_by_environment
@@ -26,6 +26,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if foreign is not None:
         yield foreign
         return
+    missing = programs.missing()
+    if missing:  # it takes longer than a test may
+        pytest.skip(f"no cluster: {', '.join(missing)} not built (make test-cluster)")
     kept = os.environ.get(STATE)
     state = Path(kept) if kept else tmp_path_factory.mktemp("cluster") / "state"
     try:

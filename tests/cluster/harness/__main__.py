@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.harness import lifecycle, release
+from cluster.harness import lifecycle, programs, release
 from cluster.harness.cluster import Cluster
-from cluster.harness.errors import ClusterError
+from cluster.harness.errors import ClusterError, Unavailable
 from cluster.harness.foreign import named_by_environment
 from hub.settings import cache_folder
 from hub.setup.steps import say
@@ -22,6 +22,7 @@ def main() -> int:
     up = commands.add_parser("up", help="start the cluster, and minicolab in it; print its link")
     up.add_argument("--port", type=int, default=8100, help="the port on this machine's loopback")
     up.add_argument("--bare", action="store_true", help="without minicolab")
+    commands.add_parser("programs", help="build the programs, where that is possible; else say why not")
     token = commands.add_parser("token", help="print an API token of a user, who is made when there is none")
     token.add_argument("user")
     commands.add_parser("status", help="say whether the cluster is up")
@@ -44,6 +45,11 @@ def _run(arguments: argparse.Namespace) -> int:
             say(f"Cluster: KUBECONFIG={cluster.kubeconfig}")
             if not arguments.bare:
                 say(f"Ready: {release.install(cluster, arguments.port)}")
+        case "programs":
+            try:
+                programs.get_all()
+            except Unavailable as reason:
+                say(f"• {reason}: tests on a cluster will be skipped")
         case "token":
             print(release.token(_cluster(state), arguments.user))
         case "status":

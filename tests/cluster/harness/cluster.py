@@ -9,7 +9,7 @@ import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Cluster:
         """Run helm and return what it prints. Raise ClusterError when it fails."""
         return command(str(programs.get("helm")), "--kubeconfig", str(self.kubeconfig), *arguments).stdout
 
-    def apply(self, *objects: dict[str, object]) -> None:
+    def apply(self, *objects: Mapping[str, object]) -> None:
         """Create or change objects."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kubectl("apply", "-f", "-", text=text)

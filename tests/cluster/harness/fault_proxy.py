@@ -264,7 +264,9 @@ class FaultProxy:
         listener = socket.create_server((self._address, 0))
         self.port: int = listener.getsockname()[1]
         self.url = f"https://{self._address}:{self.port}"
-        self.kubeconfig = kubeconfig.write(folder / "kubeconfig", self.url, authority.pair.certificate)
+        self.kubeconfig = kubeconfig.write(
+            folder / "kubeconfig", self.url, authority.pair.certificate, "not looked at"
+        )
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(listener, tls, ready), daemon=True)
@@ -358,8 +360,8 @@ class FaultProxy:
         reader, writer = await asyncio.open_connection(
             self._access.host, self._access.port, ssl=self._access.tls, limit=BLOCK
         )
+        request.headers = [pair for pair in request.headers if pair[0].lower() != "authorization"]
         if self._access.token:
-            request.headers = [pair for pair in request.headers if pair[0].lower() != "authorization"]
             request.headers.append(("Authorization", f"Bearer {self._access.token}"))
         writer.write(request.encoded())
         await writer.drain()

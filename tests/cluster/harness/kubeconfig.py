@@ -18,10 +18,11 @@ from cluster.harness.certificates import Pair
 from cluster.harness.errors import ClusterError
 
 
-def write(file: Path, server: str, authority: Path, user: Pair | None = None) -> Path:
-    """Write a kubeconfig with the certificates inside, so that it can be carried elsewhere; return it."""
-    credentials = {}
-    if user is not None:
+def write(file: Path, server: str, authority: Path, user: Pair | str) -> Path:
+    """Write a kubeconfig with certificates (or the user's token) inside, so that it can be carried elsewhere; return it."""
+    if isinstance(user, str):
+        credentials = {"token": user}
+    else:
         credentials = {
             "client-certificate-data": _text(user.certificate.read_bytes()),
             "client-key-data": _text(user.key.read_bytes()),

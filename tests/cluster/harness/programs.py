@@ -82,6 +82,17 @@ def get(program: str) -> Path:
     return wanted.folder / program
 
 
+def get_all() -> None:
+    """Build whatever has not been built. Raise ClusterError."""
+    for each in SETS:
+        get(each.programs[0])
+
+
+def missing() -> list[str]:
+    """Return the sets that have not been built."""
+    return [each.name for each in SETS if not each.folder.exists()]
+
+
 def set_of(program: str) -> Set:
     """Return the set a program belongs to."""
     return next(each for each in SETS if program in each.programs)
