@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.harness import cgroups, lifecycle, programs
+from cluster.harness import cgroups, lifecycle, programs, storage
 from cluster.harness.cluster import Cluster
 from cluster.harness.errors import ClusterError
 from cluster.harness.layout import Layout
@@ -80,9 +82,6 @@ def test_a_pod_knows_the_clusters_names_and_reaches_the_machine(cluster: Cluster
     service = cluster.kubectl("-n", "default", "get", "svc", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
     until(lambda: service in cluster.kubectl("-n", namespace, "logs", "names"), "the name was not found")
 
-    import http.server
-    import threading
-
     with http.server.ThreadingHTTPServer(
         (cluster.machine_address, 0), http.server.SimpleHTTPRequestHandler
     ) as server:
@@ -133,6 +132,35 @@ def test_a_pretended_node_takes_a_pod_that_wants_tpus_as_gke_labels_them(
     own_cluster.apply(pod)
     own_cluster.wait(namespace, "pod/tpu", "jsonpath={.status.phase}=Running")
     assert pod_of(own_cluster, namespace, "tpu")["spec"]["nodeName"].startswith("tpu-")
+
+
+def test_a_claim_gets_a_volume_that_a_pod_without_root_may_write_and_a_spent_one_is_made_anew(
+    own_cluster: Cluster, namespace: str
+) -> None:
+    assert own_cluster.layout is not None
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "claim", "namespace": namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    pod = restricted_pod("writer", namespace, ["sh", "-c", "echo kept > /data/file && exec sleep 3600"])
+    pod["spec"]["securityContext"]["fsGroup"] = 1000
+    pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}}]
+    pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    own_cluster.apply(claim, pod)
+    own_cluster.wait(namespace, "pod/writer", "condition=Ready")
+    volumes = own_cluster.layout.state / "volumes"
+    name = own_cluster.kubectl("-n", namespace, "get", "pvc", "claim", "-o", "jsonpath={.spec.volumeName}")
+    file = volumes / name / "file"
+    until(file.exists, "nothing was written to the volume")
+    until(lambda: file.read_text() == "kept\n", "what was written is not there")
+
+    own_cluster.kubectl("-n", namespace, "delete", "pod/writer", "pvc/claim", "--grace-period=1")
+    own_cluster.kubectl("wait", f"pv/{name}", "--for=jsonpath={.status.phase}=Released", "--timeout=60s")
+    storage.replenish(own_cluster, volumes)
+    own_cluster.kubectl("wait", f"pv/{name}", "--for=jsonpath={.status.phase}=Available", "--timeout=60s")
+    assert not file.exists()
 
 
 def test_up_again_is_quick_and_starts_nothing_anew(own_cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.harness import components, configuration, images, kubeconfig, pretended
+from cluster.harness import components, configuration, images, kubeconfig, pretended, storage
 from cluster.harness.cgroups import ControlGroup
 from cluster.harness.cluster import Cluster, wait_for
 from cluster.harness.components import Keys
@@ -153,6 +153,7 @@ def _start(layout: Layout, addresses: Addresses, node: Node, keys: Keys) -> None
     dns = string.Template(text).substitute(image=images.DNS, address=addresses.dns)
     cluster.kubectl("apply", "-f", "-", text=dns)
     cluster.kubectl("apply", "-f", "-", text=pretended.tpu_nodes(TPU_NODES))
+    storage.replenish(cluster, layout.state / "volumes")
     waits(
         "kubelet's view of the GPUs", lambda: _gpus(access) == components.PRETENDED_GPUS, "fakedp", "kubelet"
     )

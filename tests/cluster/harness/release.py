@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from cluster.harness import storage
 from cluster.harness.cluster import Cluster, wait_for
 from cluster.harness.errors import ClusterError
 from cluster.harness.lifecycle import processes_of
@@ -33,6 +34,8 @@ def install(cluster: Cluster, port: int) -> str:
     for archive in image_archives():
         say(f"• Importing {archive.name}")
         cluster.import_image(archive)
+    if cluster.layout is not None:
+        storage.replenish(cluster, cluster.layout.state / "volumes")
     url = f"http://localhost:{port}"
     cluster.helm(
         *("upgrade", "--install", NAME, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
