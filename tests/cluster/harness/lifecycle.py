@@ -133,13 +133,10 @@ def _start(layout: Layout, addresses: Addresses, node: Node, keys: Keys) -> None
 
         wait_for(condition, f"{what} did not come up (logs: {processes.folder})", check=check)
 
-    fresh = not processes.alive("containerd")
     begin("containerd", "etcd", "kube-apiserver")
     version = (*node.enter, "ctr", "-a", str(layout.containerd), "version")
     waits("containerd", lambda: _succeeds(*version), "containerd")
-    if fresh:
-        for archive in images.own_images(layout.state / "images"):
-            images.import_archive(node.enter, layout.containerd, archive)
+    images.import_own(node.enter, layout.containerd, layout.state / "images")
     waits("the API server", lambda: access.get("/readyz"), "etcd", "kube-apiserver")
     begin("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "fakedp", "kwok")
     waits(
