@@ -91,7 +91,7 @@ def control_api(
     if status >= 400:
         fail(TRY_LATER, f"The hub refused a token: {reply}")
     request = urllib.request.Request(
-        f"http://127.0.0.1:{service.ports.control}/services/control/api/v1/{path}",
+        f"{service.url_of('control')}/services/control/api/v1/{path}",
         method=method,
         data=json.dumps(body).encode() if body is not None else None,
         headers={"Authorization": f"Bearer {reply['token']}", "Content-Type": "application/json"},

@@ -21,7 +21,7 @@ from hub.cli.common import (
     state_of,
 )
 from hub.installation import read_holder
-from hub.settings import Service
+from hub.settings import Service, load_service, service_file
 from quota.clock import SystemClock
 
 
@@ -86,8 +86,16 @@ def _add(arguments: argparse.Namespace) -> int:
 
 def _tell_hub(arguments: argparse.Namespace, account: Account) -> None:
     """Make the account known to a running hub, so that a token can be made before the first sign-in."""
-    if read_holder(state_of(arguments)) is not None:
+    if _hub_is_up(arguments):
         _ensure_hub_user(service_of(arguments), account)
+
+
+def _hub_is_up(arguments: argparse.Namespace) -> bool:
+    """Return whether there is a hub to tell: one of `up`, or, in a container of the hub, the one that keeps it running."""
+    state = state_of(arguments)
+    return read_holder(state) is not None or (
+        service_file(state).exists() and bool(load_service(state).addresses.hosts)
+    )
 
 
 def _ensure_hub_user(service: Service, account: Account) -> None:
@@ -124,7 +132,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     if not _accounts(arguments).remove(arguments.name):
         fail(NOT_FOUND, f"No user named '{arguments.name}'.")
-    if read_holder(state_of(arguments)) is not None:
+    if _hub_is_up(arguments):
         hub_api(service_of(arguments), "DELETE", f"/users/{quote(arguments.name)}")
     print(f"User '{arguments.name}' was removed. The files in the Drive stay.")
     return 0

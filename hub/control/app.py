@@ -44,7 +44,7 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
     with store_errors(engine):
         sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
-        epoch = sessions.ledger.take_over(f"process {os.getpid()} of {socket.gethostname()}", clock.now())
+        epoch = sessions.ledger.take_over(holder(service), clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
@@ -52,13 +52,20 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
         service=service,
         sessions=sessions,
         orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, snapshots, epoch),
-        files=Files(f"http://127.0.0.1:{service.ports.documents}"),
+        files=Files(service.url_of("documents")),
         keys=IdempotencyKeys(engine, clock),
         accelerators=Accelerators(NvmlInventory()),
         consent=ConsentStore(engine, sessions.ledger, clock),
         drive=drive,
         snapshots=snapshots,
         clock=clock,
+    )
+
+
+def holder(service: Service) -> str:
+    """Return what the database says about who acts: for people, and its address for those who stand by."""
+    return f"process {os.getpid()} of {socket.gethostname()}" + (
+        f" at {service.addresses.own}" if service.addresses.own else ""
     )
 
 
