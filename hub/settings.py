@@ -63,8 +63,10 @@ def parse_size(value: object) -> int:
     return int(float(match[1]) * _SIZE_UNITS[match[2]])
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+DURATION = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?(ms|s|m|h|d)|P.+)$")]
+SIZE = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(B|KiB|MiB|GiB|TiB)$")]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration, json_schema_input_type=DURATION)]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | SIZE)]
 
 
 class _Section(BaseModel):

@@ -32,6 +32,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add = user.add_parser("add", help="make an account; the password is asked for, or read from stdin")
     add.add_argument("name")
     add.add_argument("--admin", action="store_true", help="may administer the service")
+    add.add_argument(
+        "--link",
+        action="store_true",
+        help="no password: print a one-time sign-in link, alone on the last line",
+    )
     add.set_defaults(run=_add)
     listing = user.add_parser("list", help="show the accounts")
     listing.add_argument("--json", action="store_true")
@@ -75,12 +80,15 @@ def _refuse(error: AccountError) -> None:
 def _add(arguments: argparse.Namespace) -> int:
     accounts = _accounts(arguments)
     try:
-        account = accounts.add(arguments.name, password=_read_password(), admin=arguments.admin)
+        password = None if arguments.link else _read_password()
+        account = accounts.add(arguments.name, password=password, admin=arguments.admin)
     except AccountError as error:
         _refuse(error)
     else:
         _tell_hub(arguments, account)
         print(f"User '{account.name}' was added{' as an administrator' if account.admin else ''}.")
+        if arguments.link:
+            return _link(arguments)
     return 0
 
 
