@@ -34,6 +34,11 @@ def runtime_key(master: bytes, runtime_id: str) -> bytes:
     return hmac.new(master, b"runtime:" + runtime_id.encode(), hashlib.sha256).digest()
 
 
+def supervisor_key(master: bytes, runtime_id: str) -> bytes:
+    """Return the key with which hub and control speak to the supervisor of one runtime; no code inside ever has it."""
+    return hmac.new(master, b"supervisor:" + runtime_id.encode(), hashlib.sha256).digest()
+
+
 def mint(key: bytes, runtime_id: str, user: str, expires_unix: int, nonce: str) -> str:
     """Return a ticket for `user` to the runtime with this key."""
     claims = json.dumps({"r": runtime_id, "u": user, "e": expires_unix, "n": nonce}, separators=(",", ":"))

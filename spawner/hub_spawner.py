@@ -29,7 +29,7 @@ class RuntimeSpawner(Spawner):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._phases: list[Phase] = []
+        self._phases: list[tuple[Phase, str]] = []
         self._changed = asyncio.Event()
         self._runtime_id = ""
 
@@ -68,8 +68,8 @@ class RuntimeSpawner(Spawner):
         refusal: Exception = SpawnException(f"{error.code}: {error}", reason=error.code)
         return refusal
 
-    def _on_phase(self, phase: Phase) -> None:
-        self._phases.append(phase)
+    def _on_phase(self, phase: Phase, sentence: str = "") -> None:
+        self._phases.append((phase, sentence or PHASE_SENTENCES[phase]))
         self._changed.set()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
@@ -77,9 +77,9 @@ class RuntimeSpawner(Spawner):
         told = 0
         while True:
             while told < len(self._phases):
-                phase = self._phases[told]
+                phase, sentence = self._phases[told]
                 told += 1
-                yield {"progress": PROGRESS[phase], "message": PHASE_SENTENCES[phase], "phase": phase}
+                yield {"progress": PROGRESS[phase], "message": sentence, "phase": phase}
                 if phase is Phase.READY:
                     return
             self._changed.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +19,13 @@ from spawner.model import (
     RuntimeSpec,
 )
 
-OnPhase = Callable[[Phase], None]
+
+class OnPhase(Protocol):
+    """Is told how far a start has come; a phase may be told again with another sentence."""
+
+    def __call__(self, phase: Phase, sentence: str = "") -> None:
+        """`sentence` says more than PHASE_SENTENCES does, such as what is waited for."""
+        ...
 
 
 class BackendError(Exception):

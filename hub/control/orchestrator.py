@@ -33,6 +33,7 @@ HUB_PATIENCE_SECONDS = 60.0
 ENVIRONMENT_LOOK_SECONDS = 0.5
 START_TRIES = 2
 STOP_GRACE_SECONDS = 3.0
+PHASE_SENTENCE_LENGTH = 500
 LOST = "lost"
 LEFT_BEHIND_KEPT = timedelta(days=1)
 
@@ -225,7 +226,8 @@ class Orchestrator:
                 raise HubRefused(str(event.get("message", "")))
             phase = event.get("phase")
             if phase in set(Phase) and phase != Phase.READY:
-                await self._phase(session.id, Phase(phase), PHASE_SENTENCES[Phase(phase)])
+                sentence = str(event.get("message") or PHASE_SENTENCES[Phase(phase)])
+                await self._phase(session.id, Phase(phase), sentence[:PHASE_SENTENCE_LENGTH])
         raise HubDown("the progress ended early")
 
     async def _watch(self, session_id: str) -> None:

@@ -7,7 +7,6 @@ own; neither is the parent of a supervisor in the sense of life and death.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import logging
@@ -18,11 +17,11 @@ import signal
 import sys
 import tarfile
 import zlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quota.clock import SystemClock
+from spawner.description import carried, describe, server_environment
 from spawner.local import keep, wire
 from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung, choose_rung, report
@@ -158,36 +157,16 @@ class LocalBackend:
     def _describe(self, spec: RuntimeSpec, rung: Rung) -> dict[str, Any]:
         numbers = [device.removeprefix("/dev/nvidia") for device in spec.devices]
         environment = {
-            **spec.environment,
-            "MINICOLAB_RUNTIME_ID": spec.id,
-            "MINICOLAB_USER": spec.user,
-            "MINICOLAB_FILE_ID": spec.file_id,
-            "MINICOLAB_BASE_URL": spec.base_url,
-            "MINICOLAB_HOST": "127.0.0.1",
-            "MINICOLAB_PORT": "0",
-            "MINICOLAB_ALLOW_ORIGIN": spec.allow_origin,
-            "MINICOLAB_CONTROL_URL": spec.control_url,
-            "MINICOLAB_PUBLIC_URL": spec.public_control_url,
-            "MINICOLAB_PRESTART": "1",
+            **server_environment(spec, "127.0.0.1", 0),
             "CUDA_VISIBLE_DEVICES": ",".join(number for number in numbers if number.isdigit()),
         }
         return {
-            "id": spec.id,
-            "user": spec.user,
-            "file_id": spec.file_id,
-            "base_url": spec.base_url,
-            "shape": asdict(spec.shape),
+            **describe(spec, environment),
             "devices": spec.devices,
-            "max_lifetime_seconds": spec.max_lifetime_seconds,
-            "idle_limit_seconds": spec.idle_limit_seconds,
-            "budget": _carried(spec.budget),
-            "snapshot_bytes": spec.snapshot_bytes,
-            "ticket_key": base64.b64encode(spec.ticket_key).decode(),
             "rung": rung,
             "env": str(self._env),
             "code": str(self._code),
             "python_base": sys.base_prefix,
-            "environment": environment,
         }
 
     async def _start_supervisor(self, runtime_id: str, lock: int) -> asyncio.subprocess.Process:
@@ -429,7 +408,7 @@ class LocalBackend:
                 "op": "limits",
                 "max_lifetime_seconds": max_lifetime_seconds,
                 "idle_limit_seconds": idle_limit_seconds,
-                "budget": _carried(budget),
+                "budget": carried(budget),
             },
         )
 
@@ -493,12 +472,6 @@ class LocalBackend:
         if "error" in answer:
             raise BackendError(answer["error"]["code"], answer["error"]["message"])
         return answer
-
-
-def _carried(budget: Budget | None) -> dict[str, Any] | None:
-    if budget is None:
-        return None
-    return {"seconds": budget.seconds, "code": budget.reason.code, "message": budget.reason.message}
 
 
 def _gone() -> BackendError:

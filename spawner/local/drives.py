@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 from spawner.local import linux
-from spawner.local.sandbox import Layout, Rung
 
 FOLDER, LINK = "MyDrive", "My Drive"
 LONGEST_TARGET = 1024
@@ -27,10 +27,10 @@ class Refused(Exception):
 
 
 class Drives:
-    """The drives of one runtime: target → read-only."""
+    """The drives of one runtime: target → read-only. `keeper` None: there is no namespace to bind in, so drives are links."""
 
-    def __init__(self, layout: Layout, keeper: int) -> None:
-        self._layout = layout
+    def __init__(self, content: Path, keeper: int | None) -> None:
+        self._content = content
         self._keeper = keeper
         self._turn = asyncio.Lock()
         self.mounted: dict[str, bool] = {}
@@ -49,7 +49,7 @@ class Drives:
                 if target.startswith(f"{other}/") or other.startswith(f"{target}/"):
                     raise Refused("bad_mountpoint", f"A drive is mounted at {other} already.")
             self._make_place(source, target, inside)
-            if self._layout.rung is not Rung.PLAIN:
+            if self._keeper is not None:
                 await self._in_namespace("mount", source, f"{inside}/{FOLDER}", readonly)
             self.mounted[target] = readonly
 
@@ -62,10 +62,10 @@ class Drives:
             await self._unmount(target, inside)
 
     async def _unmount(self, target: str, inside: str) -> None:
-        if self._layout.rung is not Rung.PLAIN:
+        if self._keeper is not None:
             await self._in_namespace("umount", "", f"{inside}/{FOLDER}", False)
         del self.mounted[target]
-        content = os.open(self._layout.content, os.O_RDONLY | os.O_DIRECTORY)
+        content = os.open(self._content, os.O_RDONLY | os.O_DIRECTORY)
         try:
             place = linux.open_beneath(content, inside, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
@@ -76,7 +76,7 @@ class Drives:
         with contextlib.suppress(OSError):
             os.unlink(LINK, dir_fd=place)
         with contextlib.suppress(OSError):
-            if self._layout.rung is Rung.PLAIN:
+            if self._keeper is None:
                 os.unlink(FOLDER, dir_fd=place)
             else:
                 os.rmdir(FOLDER, dir_fd=place)
@@ -84,12 +84,12 @@ class Drives:
 
     def _make_place(self, source: str, target: str, inside: str) -> None:
         """Make the empty folder to mount over, or on the plain rung the link."""
-        content = os.open(self._layout.content, os.O_RDONLY | os.O_DIRECTORY)
+        content = os.open(self._content, os.O_RDONLY | os.O_DIRECTORY)
         try:
             place = _make_folders(content, inside)
             try:
                 _must_be_empty(place)
-                if self._layout.rung is Rung.PLAIN:
+                if self._keeper is None:
                     os.symlink(source, FOLDER, dir_fd=place)
                 else:
                     with contextlib.suppress(FileExistsError):
@@ -106,7 +106,7 @@ class Drives:
     async def _in_namespace(self, verb: str, source: str, path: str, readonly: bool) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-S", "-m", "spawner.local.nsmount", str(self._keeper), str(self._layout.content)),
+            *("-S", "-m", "spawner.local.nsmount", str(self._keeper), str(self._content)),
             *(verb, source, path, "1" if readonly else "0"),
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,

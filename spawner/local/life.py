@@ -1,4 +1,6 @@
-"""The life of one runtime once its sandbox is starting: readiness, requests, limits, end. Runs in the supervisor.
+"""The life of one runtime once its machine is starting: readiness, requests, limits, end. Runs in the supervisor.
+
+What the machine is made of, a sandbox on this machine or the container around us, is hidden behind `Machine`.
 
 Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, logs.
 """
@@ -17,26 +19,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.local import keep, linux, processes, use, wire
-from spawner.local.drives import Drives, Refused
-from spawner.local.launch import Launched
-from spawner.local.remove import clean
+from spawner.local import linux, processes, use
+from spawner.local.drives import Refused
+from spawner.local.machine import Machine
 from spawner.local.safe_read import read_object
-from spawner.local.sandbox import Rung
 
 START_SECONDS = 60.0
 USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
 WATCH_SECONDS = 0.5  # how often memory is looked at where no control group limits it
-KILL_SECONDS = 10.0
-LOG_BYTES = 64 * 1024
 DU_SECONDS = 20.0
+READY = b'{"event": "ready"}\n'
 
 Say = Callable[[dict[str, Any]], None]
 
 
-def live(launched: Launched, say: Say) -> int:
+def live(machine: Machine, say: Say) -> int:
     """Hold the runtime until it ends; return the exit status."""
-    life = Life(launched, say)
+    life = Life(machine, say)
     asyncio.run(life.run())
     if life.ready_at is None:
         say({"event": "failed", **life.reason})
@@ -46,19 +45,16 @@ def live(launched: Launched, say: Say) -> int:
 class Life:
     """One runtime."""
 
-    def __init__(self, launched: Launched, say: Say) -> None:
-        self._folder, self._spec = launched.folder, launched.spec
-        self._layout, self._groups, self._shape = launched.layout, launched.groups, launched.shape
-        self._key, self._ready_watch = launched.key, launched.ready_watch
-        self._keeper = launched.keeper
-        self._keeper_fd = os.pidfd_open(self._keeper)
-        self._drives = Drives(self._layout, self._keeper)
+    def __init__(self, machine: Machine, say: Say) -> None:
+        self._machine, self._spec = machine, machine.spec
+        self._groups, self._shape = machine.groups, machine.shape
+        self._main_fd = os.pidfd_open(machine.main)
         self._say = say
         self.state = "starting"
         self.ready_at: float | None = None
         self.reason = {"code": "crashed", "message": "The machine ended by itself."}
         self._server: use.Server | None = None
-        self._started_at = self._used_at = self._ended_at = linux.boottime()
+        self._started_at = self._used_at = linux.boottime()
         self._busy = False
         self._max_lifetime = float(self._spec["max_lifetime_seconds"])
         self._idle_limit = float(self._spec["idle_limit_seconds"])
@@ -74,12 +70,10 @@ class Life:
     async def run(self) -> None:
         """Serve until the runtime ends; then nothing of it is left."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._keeper_fd, self._keeper_ended)
-        loop.add_reader(self._ready_watch, self._look_for_readiness)
+        loop.add_reader(self._main_fd, self._main_ended)
+        loop.add_reader(self._machine.ready_watch, self._look_for_readiness)
         loop.add_signal_handler(signal.SIGTERM, self.end, "service_stopped", "The service was stopped.")
-        server = await asyncio.start_unix_server(
-            self._serve, sock=wire.listen(self._folder), limit=wire.MAX_LINE
-        )
+        server = await self._machine.listen(self._serve)
         tasks = [asyncio.create_task(self._hold_limits()), asyncio.create_task(self._follow_use())]
         if "memory" not in self._groups.limited:
             tasks.append(asyncio.create_task(self._hold_memory()))
@@ -89,44 +83,41 @@ class Life:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._end_processes()
-        self._ended_at = linux.boottime()
-        self._leave_reason()
-        self._leave_content()
-        clean(self._folder, self._groups.remove)
-        if self.ready_at is not None:
-            # A start that failed has somebody who reads its last words first.
-            self._folder.with_name(f"{self._folder.name}.log").unlink(missing_ok=True)
+        loop.remove_reader(self._main_fd)
+        was_ready = self.ready_at is not None
+        await self._machine.end(self._main_fd, self._grace_seconds if was_ready else 0.0)
+        reason = {**self.reason, "boottime": linux.boottime()}
+        self._machine.leave(reason, self._snapshot_bytes if was_ready else 0, was_ready)
         server.close()
-        await self._tell({"event": "end", **self.reason, "boottime": self._ended_at})
+        await self._tell({"event": "end", **reason})
         for writer in list(self._watchers):
             writer.close()
 
     def _look_for_readiness(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._ready_watch, 4096)
+            os.read(self._machine.ready_watch, 4096)
         if self.ready_at is not None or self._ending.is_set():
             return
         try:
-            port = read_object(self._layout.run, "ready.json")["port"]
+            port = read_object(self._machine.run, "ready.json")["port"]
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError) as error:
             self.end("start_failed", f"Python started, but not as it should: {error}")
             return
-        asyncio.get_running_loop().remove_reader(self._ready_watch)
-        os.close(self._ready_watch)
-        (self._layout.run / "ticket.key").unlink(missing_ok=True)
+        asyncio.get_running_loop().remove_reader(self._machine.ready_watch)
+        os.close(self._machine.ready_watch)
+        (self._machine.run / "ticket.key").unlink(missing_ok=True)
         spec = self._spec
-        self._server = use.Server(int(str(port)), spec["base_url"], spec["id"], spec["user"], self._key)
+        self._server = use.Server(
+            int(str(port)), spec["base_url"], spec["id"], spec["user"], self._machine.key
+        )
         self.ready_at = self._used_at = linux.boottime()
         self.state = "ready"
         self._limits_changed.set()
         self._say({"event": "ready", "port": self._server.port})
-        # Nobody listens any more; and what would be written there must not fill a pipe.
-        null = os.open("/dev/null", os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
+        for writer in self._watchers:
+            writer.write(READY)
 
     # -- end --------------------------------------------------------------------------------------------------
 
@@ -136,8 +127,8 @@ class Life:
             self.reason = {"code": code, "message": message}
             self._ending.set()
 
-    def _keeper_ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._keeper_fd)
+    def _main_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._main_fd)
         if self._asked_to_end():
             self.end("unassigned", "The notebook ended its runtime itself (runtime.unassign()).")
         elif self._out_of_memory():
@@ -149,7 +140,7 @@ class Life:
 
     def _asked_to_end(self) -> bool:
         try:
-            return read_object(self._layout.run, "kernels/end.json").get("code") == "unassigned"
+            return read_object(self._machine.run, "kernels/end.json").get("code") == "unassigned"
         except (OSError, ValueError):
             return False
 
@@ -158,69 +149,10 @@ class Life:
 
     def _last_words(self) -> str:
         """Return the last line the runtime's server wrote, for the person who waits; all of it goes to our own log."""
-        text = self._log_tail()
+        text = self._machine.log_tail()
         sys.stderr.write(text)
         lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1][:200] if lines else "it left no word"
-
-    def _log_tail(self) -> str:
-        with (self._folder / "server.log").open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOG_BYTES))
-            return file.read(LOG_BYTES).decode("utf-8", "replace")
-
-    async def _end_processes(self) -> None:
-        """Ask the server to end, give it the grace, end the sandbox and with it everything inside."""
-        asyncio.get_running_loop().remove_reader(self._keeper_fd)
-        server = self._server_pid() if self.ready_at is not None and self._grace_seconds > 0 else None
-        if server is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(server, signal.SIGTERM)
-            await wire.ended(self._keeper_fd, seconds=self._grace_seconds)
-        # On the plain rung the keeper itself has to kill what is left; elsewhere the kernel does it with the namespaces.
-        last = signal.SIGTERM if self._layout.rung is Rung.PLAIN else signal.SIGKILL
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._keeper, last)
-        if not await wire.ended(self._keeper_fd, seconds=KILL_SECONDS):
-            os.kill(self._keeper, signal.SIGKILL)
-            await wire.ended(self._keeper_fd, seconds=KILL_SECONDS)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._keeper, os.WNOHANG)  # noqa: ASYNC222  # it has ended: this only takes its status
-        await asyncio.to_thread(self._groups.kill)
-
-    def _server_pid(self) -> int | None:
-        """Return the process of the runtime's server: the eldest below the keeper, below bubblewrap and its init."""
-        family = processes.children()
-        pid = self._keeper
-        for _ in range(1 if self._layout.rung is Rung.PLAIN else 3):
-            below = family.get(pid)
-            if not below:
-                return None
-            pid = below[0]
-        return pid
-
-    def _leave_reason(self) -> None:
-        """Keep why it ended for a control that is not there to hear it."""
-        ended = self._folder.parent / ".ended"
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk: then control hears it or reads that the machine is lost
-            ended.mkdir(mode=0o700, exist_ok=True)
-            draft = ended / f".{self._spec['id']}"
-            draft.write_text(
-                json.dumps({"id": self._spec["id"], **self.reason, "boottime": self._ended_at}), "utf-8"
-            )
-            draft.replace(ended / f"{self._spec['id']}.json")
-
-    def _leave_content(self) -> None:
-        """Set /content aside when its user wants it, or leave word why it was not."""
-        if self._snapshot_bytes <= 0 or self.ready_at is None:
-            return
-        place = self._folder.parent / ".ended" / f"{self._spec['id']}.content"
-        with contextlib.suppress(OSError):
-            why_not = keep.set_aside(self._layout.content, place, self._snapshot_bytes)
-            if why_not:
-                place.with_suffix(".note").write_text(why_not, "utf-8")
 
     # -- limits -----------------------------------------------------------------------------------------------
 
@@ -295,19 +227,20 @@ class Life:
                     os.kill(largest, signal.SIGKILL)
 
     def _sizes(self) -> dict[int, int]:
-        return {pid: processes.memory(pid) for pid in processes.below(self._keeper)}
+        return {pid: processes.memory(pid) for pid in processes.below(self._machine.main)}
 
     # -- requests ---------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _, uid = wire.peer(writer.get_extra_info("socket"))
         try:
-            if uid != os.geteuid():
+            if not await self._machine.may_ask(reader, writer):
                 return
             while line := await reader.readline():
                 request = json.loads(line)
                 if request["op"] == "watch":
                     self._watchers.add(writer)
+                    if self.ready_at is not None:
+                        writer.write(READY)
                     continue
                 try:
                     answer = await self._answer(request)
@@ -330,11 +263,11 @@ class Life:
                 self.end(str(request["code"]), str(request["message"]))
             case "mount":
                 source, target = str(request["source"]), str(request["target"])
-                await self._drives.mount(source, target, readonly=bool(request["readonly"]))
+                await self._machine.drives.mount(source, target, readonly=bool(request["readonly"]))
             case "unmount":
-                await self._drives.unmount(str(request["target"]))
+                await self._machine.drives.unmount(str(request["target"]))
             case "mounts":
-                found = self._drives.mounted.items()
+                found = self._machine.drives.mounted.items()
                 return {"mounts": [{"target": target, "readonly": readonly} for target, readonly in found]}
             case "resources":
                 return await asyncio.to_thread(self._resources)
@@ -354,7 +287,7 @@ class Life:
             case "snapshot":
                 self._snapshot_bytes = int(_positive(request["bytes"]))
             case "logs":
-                return {"text": self._log_tail()}
+                return {"text": self._machine.log_tail()}
             case other:
                 raise Refused("bad_request", f"Unknown request '{other}'.")
         return {"ok": True}
@@ -368,7 +301,8 @@ class Life:
             "state": self.state,
             "port": self._server.port if self._server is not None else 0,
             "ready_at": self.ready_at,
-            "rung": self._layout.rung,
+            "ready_seconds_ago": linux.boottime() - self.ready_at if self.ready_at is not None else None,
+            "rung": self._machine.rung,
         }
 
     async def _tell(self, event: dict[str, Any]) -> None:
@@ -379,22 +313,22 @@ class Life:
 
     def _resources(self) -> dict[str, Any]:
         used = self._groups.memory_used()
-        pids = processes.below(self._keeper)
+        pids = processes.below(self._machine.main)
         return {
             "memory_used": used if used is not None else sum(self._sizes().values()),
             "memory_limit": self._shape.memory_bytes,
             "disk_used": self._look_at_disk(),
-            "disk_free": shutil.disk_usage(self._folder).free,
+            "disk_free": shutil.disk_usage(self._machine.folder).free,
             "processes": len(pids),
             "oom_kills": self._out_of_memory(),
         }
 
     def _look_at_disk(self) -> int:
         """Return the bytes the runtime has written; the last known number when counting takes too long."""
-        command = ["du", "-sxk", str(self._folder)]
+        command = ["du", "-sxk", *map(str, self._machine.written)]
         with contextlib.suppress(subprocess.TimeoutExpired, IndexError, ValueError):
             done = subprocess.run(command, capture_output=True, text=True, timeout=DU_SECONDS, check=False)
-            self._disk_used = int(done.stdout.split()[0]) * 1024
+            self._disk_used = sum(int(line.split()[0]) for line in done.stdout.splitlines()) * 1024
         return self._disk_used
 
 

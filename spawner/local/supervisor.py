@@ -25,6 +25,11 @@ def say(event: dict[str, Any]) -> None:
     """Tell whoever started us; when nobody listens any more, go on."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(event).encode() + b"\n")
+    if event["event"] == "ready":
+        # Nobody listens any more; and what would be written there must not fill a pipe.
+        null = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def main() -> int:
@@ -42,8 +47,9 @@ def main() -> int:
         return 1
     say({"event": "phase", "phase": "server"})
     from spawner.local.life import live
+    from spawner.local.sandboxed import Sandboxed
 
-    return live(launched, say)
+    return live(Sandboxed(launched), say)
 
 
 if __name__ == "__main__":

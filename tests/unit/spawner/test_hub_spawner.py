@@ -27,9 +27,12 @@ class Backend:
     live: dict[str, RuntimeSpec] = field(default_factory=dict)
     refusal: BackendError | None = None
     silent: bool = False
+    sentences: tuple[str, ...] = ()
     stopped: list[tuple[str, float]] = field(default_factory=list)
 
     async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
+        for sentence in self.sentences:
+            on_phase(Phase.QUEUED, sentence)
         on_phase(Phase.SANDBOX)
         await asyncio.sleep(0)
         if self.refusal is not None:
@@ -91,6 +94,14 @@ async def test_a_start_returns_the_address_and_tells_every_phase() -> None:
     assert [e["progress"] for e in events] == sorted(e["progress"] for e in events)
     assert all(e["message"] for e in events)
     assert await made.poll() is None
+
+
+async def test_a_phase_is_told_again_with_every_sentence_of_its_own() -> None:
+    made = spawner(Backend(sentences=("No machine is free.", "A machine is being added.")))
+    told = asyncio.create_task(_collect(made))
+    await made.start()
+    queued = [e["message"] for e in await asyncio.wait_for(told, PATIENCE) if e["phase"] == "queued"]
+    assert queued == ["No machine is free.", "A machine is being added."]
 
 
 async def _collect(made: RuntimeSpawner) -> list[dict[str, Any]]:

@@ -1,0 +1,364 @@
+"""What docker and kubernetes have in common: a container whose first process is our supervisor, found by its name.
+
+A backend adds how containers are made, found, listed and removed, how one that has ended says why, and how a drive is bound outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spawner.container import link
+from spawner.container.drives import bind_name
+from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, describe
+from spawner.description import carried
+from spawner.local import linux
+from spawner.local.wire import NoAnswer, SupervisorGone
+from spawner.model import (
+    Activity,
+    Budget,
+    Endpoint,
+    EndReason,
+    IsolationReport,
+    LeftBehind,
+    MountPoint,
+    Observed,
+    Phase,
+    Resources,
+    RuntimeSpec,
+)
+from spawner.ports import BackendError, OnPhase
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 90.0  # from the start of the container's first process
+STATUS_SECONDS = 5.0
+END_SECONDS = 30.0  # on top of the grace
+CONNECT_AGAIN_SECONDS = 0.05  # a port of another machine can not be awaited
+GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LOST = EndReason("lost", "The machine disappeared without saying why.")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A container as its engine sees it.
+
+    `host` is its address, None while it has none; `ended`: its first process has ended, and `reason` is what its engine knows of
+    why; `ended_seconds_ago` when, None when nobody knows.
+    """
+
+    id: str
+    user: str
+    file_id: str
+    host: str | None
+    ended: bool = False
+    reason: EndReason | None = None
+    ended_seconds_ago: float | None = None
+    server_port: int = SERVER_PORT
+    supervisor_port: int = SUPERVISOR_PORT
+
+
+class ContainerBackend(ABC):
+    """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key)."""
+
+    name: str
+
+    def __init__(self, supervisor_key: Callable[[str], bytes]) -> None:
+        self._supervisor_key = supervisor_key
+
+    # -- what an engine adds ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _create(self, spec: RuntimeSpec, told: str, on_phase: OnPhase) -> None:
+        """Make the container of `spec` with MINICOLAB_SPEC=`told`. Raise BackendError (`already_exists`: nothing is touched)."""
+
+    @abstractmethod
+    async def _until_placed(self, runtime_id: str, on_phase: OnPhase) -> Place:
+        """Return where the container runs, once it does or has ended. Raise BackendError when it never will."""
+
+    @abstractmethod
+    async def _find(self, runtime_id: str) -> Place | None:
+        """Return the container of a runtime, None when there is none."""
+
+    @abstractmethod
+    async def _list(self) -> list[Place]:
+        """Return every container of this installation, ended ones too."""
+
+    @abstractmethod
+    async def _until_ended(self, runtime_id: str) -> Place | None:
+        """Return the container once its first process has ended, None once it is gone."""
+
+    @abstractmethod
+    async def _remove(self, runtime_id: str) -> None:
+        """Kill the container if it lives and remove it and all that is its; return once nothing is left. None there: no error."""
+
+    @abstractmethod
+    async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
+        """See to it that the drive folder `source` appears at /drives/<name>. Raise BackendError."""
+
+    @abstractmethod
+    async def _unbind(self, runtime_id: str, name: str) -> None:
+        """Take it away again. Raise BackendError."""
+
+    @abstractmethod
+    def isolation(self) -> IsolationReport: ...
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
+        if not GOOD_ID.fullmatch(spec.id):
+            raise BackendError("bad_id", "A runtime's id has lower-case letters, digits and '-' only.")
+        await self._create(spec, describe(spec, self._supervisor_key(spec.id)), on_phase)
+        try:
+            place = await self._until_placed(spec.id, on_phase)
+            on_phase(Phase.SERVER)
+            async with asyncio.timeout(READY_SECONDS):
+                await self._until_ready(place)
+            on_phase(Phase.READY)
+            return _endpoint(place)
+        except BaseException as error:
+            with contextlib.suppress(BackendError):
+                words = (
+                    (await self.logs(spec.id)).strip()
+                    if not isinstance(error, asyncio.CancelledError)
+                    else ""
+                )
+                if words:
+                    log.warning("runtime %s did not start; its last words:\n%s", spec.id, words[-4000:])
+            await asyncio.shield(self._remove(spec.id))
+            if isinstance(error, TimeoutError):
+                message = f"The machine did not start within {READY_SECONDS:.0f} seconds."
+                raise BackendError("start_timeout", message) from None
+            raise
+
+    async def _until_ready(self, place: Place) -> None:
+        """Return once the supervisor says that the server answers. Raise BackendError when it ends before."""
+        ended = asyncio.ensure_future(self._until_ended(place.id))
+        ready = asyncio.ensure_future(self._hear_ready(place))
+        try:
+            await asyncio.wait((ended, ready), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                return
+            found = ended.result()
+            reason = found.reason if found is not None else None
+            if reason is None:
+                raise BackendError("start_failed", "The machine ended while it was starting.")
+            raise BackendError(reason.code, reason.message)
+        finally:
+            for task in (ended, ready):
+                task.cancel()
+            await asyncio.gather(ended, ready, return_exceptions=True)
+
+    async def _hear_ready(self, place: Place) -> None:
+        while True:
+            with contextlib.suppress(SupervisorGone):
+                async with contextlib.aclosing(link.watch(self._address(place))) as events:
+                    async for event in events:
+                        if event.get("event") == "ready":
+                            return
+                        if event.get("event") == "end":
+                            raise BackendError(str(event["code"]), str(event["message"]))
+            await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+
+    # -- end --------------------------------------------------------------------------------------------------
+
+    async def stop(self, runtime_id: str, *, reason: EndReason, grace_seconds: float) -> None:
+        if not GOOD_ID.fullmatch(runtime_id):
+            return
+        place = await self._find(runtime_id)
+        if place is not None and place.host is not None and not place.ended:
+            request = {
+                "op": "stop",
+                "code": reason.code,
+                "message": reason.message,
+                "grace_seconds": grace_seconds,
+            }
+            try:
+                async with asyncio.timeout(grace_seconds + END_SECONDS):
+                    await link.call(self._address(place), request)
+                    await self._until_ended(runtime_id)
+            except (SupervisorGone, NoAnswer, TimeoutError) as error:
+                log.warning("runtime %s does not end by itself (%s): it is removed", runtime_id, error)
+        await self._remove(runtime_id)
+
+    async def wait_end(self, runtime_id: str) -> EndReason:
+        told: EndReason | None = None
+        if not GOOD_ID.fullmatch(runtime_id):
+            return LOST
+        while True:
+            place = await self._find(runtime_id)
+            if place is None:
+                return told or LOST
+            if not place.ended and told is None and place.host is not None:
+                told = await self._hear_end(place)
+            if told is None and not place.ended:
+                # The connection broke, but nobody says it has ended: then the engine is asked, and the supervisor again.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STATUS_SECONDS):
+                        place = await self._until_ended(runtime_id) or place
+                if not place.ended:
+                    continue
+            reason = told or self._dated(place) or LOST
+            await self._remove(runtime_id)
+            return reason
+
+    async def _hear_end(self, place: Place) -> EndReason | None:
+        """Return the reason the supervisor tells when it ends, None when the connection ends without."""
+        ended = asyncio.ensure_future(self._until_ended(place.id))
+        hears = asyncio.ensure_future(self._listen_for_end(place))
+        try:
+            await asyncio.wait((ended, hears), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and not hears.done():
+                # Its last words may still be on the way.
+                await asyncio.wait((hears,), timeout=1.0)
+            return hears.result() if hears.done() else None
+        except SupervisorGone:
+            return None
+        finally:
+            for task in (ended, hears):
+                task.cancel()
+            await asyncio.gather(ended, hears, return_exceptions=True)
+
+    async def _listen_for_end(self, place: Place) -> EndReason | None:
+        async with contextlib.aclosing(link.watch(self._address(place))) as events:
+            async for event in events:
+                if event.get("event") == "end":
+                    return EndReason(str(event["code"]), str(event["message"]), linux.boottime())
+        return None
+
+    def _dated(self, place: Place) -> EndReason | None:
+        """Return what the engine knows of an end, with its time by our own clock."""
+        if place.reason is None:
+            return None
+        ago = place.ended_seconds_ago
+        at = linux.boottime() - max(0.0, ago) if ago is not None else None
+        return EndReason(place.reason.code, place.reason.message, at)
+
+    # -- look -------------------------------------------------------------------------------------------------
+
+    async def observe(self, runtime_id: str) -> Observed | None:
+        if not GOOD_ID.fullmatch(runtime_id):
+            return None
+        place = await self._find(runtime_id)
+        return await self._look(place) if place is not None and not place.ended else None
+
+    async def list_all(self) -> list[Observed]:
+        places = [place for place in await self._list() if not place.ended]
+        return list(await asyncio.gather(*(self._look_or_believe(place) for place in places)))
+
+    async def _look(self, place: Place) -> Observed:
+        """Return the runtime as its supervisor sees it. Raise BackendError `no_answer`: what does not answer is not gone."""
+        if place.host is None:
+            return Observed(place.id, place.user, place.file_id, "starting", None, None)
+        try:
+            status = await link.call(self._address(place), {"op": "status"}, seconds=STATUS_SECONDS)
+        except (SupervisorGone, NoAnswer) as error:
+            raise BackendError("no_answer", f"The supervisor of {place.id} gives {error}.") from error
+        ago = status["ready_seconds_ago"]
+        ready = linux.boottime() - ago if ago is not None else None
+        endpoint = _endpoint(place) if ready is not None else None
+        return Observed(place.id, place.user, place.file_id, status["state"], endpoint, ready)
+
+    async def _look_or_believe(self, place: Place) -> Observed:
+        try:
+            return await self._look(place)
+        except BackendError:
+            return Observed(place.id, place.user, place.file_id, "unknown", None, None)
+
+    async def resources(self, runtime_id: str) -> Resources:
+        return Resources(**await self._call(runtime_id, {"op": "resources"}))
+
+    async def activity(self, runtime_id: str) -> Activity:
+        return Activity(**await self._call(runtime_id, {"op": "activity"}))
+
+    async def logs(self, runtime_id: str) -> str:
+        return str((await self._call(runtime_id, {"op": "logs"}))["text"])
+
+    # -- change -----------------------------------------------------------------------------------------------
+
+    async def touch(self, runtime_id: str) -> None:
+        await self._call(runtime_id, {"op": "touch"})
+
+    async def set_limits(
+        self,
+        runtime_id: str,
+        *,
+        max_lifetime_seconds: float,
+        idle_limit_seconds: float,
+        budget: Budget | None = None,
+    ) -> None:
+        request = {
+            "op": "limits",
+            "max_lifetime_seconds": max_lifetime_seconds,
+            "idle_limit_seconds": idle_limit_seconds,
+            "budget": carried(budget),
+        }
+        await self._call(runtime_id, request)
+
+    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
+        await self._call(runtime_id, {"op": "snapshot", "bytes": snapshot_bytes})
+
+    async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
+        for mounted in await self.mounts(runtime_id):
+            if mounted.target == target and mounted.readonly is not readonly:
+                await self.unmount(runtime_id, target=target)
+        name = bind_name(target, readonly=readonly)
+        await self._bind(runtime_id, name, source, readonly=readonly)
+        try:
+            request = {"op": "mount", "source": name, "target": target, "readonly": readonly}
+            await self._call(runtime_id, request)
+        except BackendError:
+            with contextlib.suppress(BackendError):
+                await self._unbind(runtime_id, name)
+            raise
+
+    async def unmount(self, runtime_id: str, *, target: str) -> None:
+        mounted = {m.target: m.readonly for m in await self.mounts(runtime_id)}
+        await self._call(runtime_id, {"op": "unmount", "target": target})
+        if target in mounted:
+            await self._unbind(runtime_id, bind_name(target, readonly=mounted[target]))
+
+    async def mounts(self, runtime_id: str) -> list[MountPoint]:
+        return [MountPoint(**m) for m in (await self._call(runtime_id, {"op": "mounts"}))["mounts"]]
+
+    # -- what ended ones left: an engine that keeps /content says so itself --------------------------------------
+
+    async def left_behind(self, runtime_id: str) -> LeftBehind | None:
+        return None
+
+    async def forget(self, runtime_id: str) -> None:
+        return None
+
+    async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
+        raise BackendError("restore_failed", f"Runtimes on {self.name} can not be given a snapshot yet.")
+
+    # -- the supervisor ---------------------------------------------------------------------------------------
+
+    def _address(self, place: Place) -> link.Address:
+        assert place.host is not None
+        return link.Address(place.host, place.supervisor_port, self._supervisor_key(place.id))
+
+    async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        place = await self._find(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
+        if place is None or place.ended or place.host is None:
+            raise BackendError("no_such_runtime", "This runtime is not there any more.")
+        try:
+            answer = await link.call(self._address(place), request)
+        except (SupervisorGone, NoAnswer) as error:
+            raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
+        if "error" in answer:
+            raise BackendError(answer["error"]["code"], answer["error"]["message"])
+        return answer
+
+
+def _endpoint(place: Place) -> Endpoint:
+    assert place.host is not None
+    return Endpoint(place.host, place.server_port)

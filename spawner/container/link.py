@@ -1,0 +1,103 @@
+"""How a backend and the supervisor in a container talk: one JSON object a line over TCP, after a challenge.
+
+The supervisor sends a nonce, the other end answers with its HMAC under the runtime's supervisor key: whoever can reach the port, but
+does not have the key, is not listened to. What is said afterwards is not secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from spawner.local.wire import MAX_LINE, NoAnswer, SupervisorGone
+
+GREETING_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the supervisor of one runtime listens, and the key it knows us by."""
+
+    host: str
+    port: int
+    key: bytes
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: bytes) -> bool:
+    """The supervisor's side: return whether the other end has the key."""
+    nonce = secrets.token_hex(16)
+    with contextlib.suppress(OSError, ValueError, TimeoutError):
+        async with asyncio.timeout(GREETING_SECONDS):
+            writer.write(json.dumps({"nonce": nonce}).encode() + b"\n")
+            await writer.drain()
+            answer = json.loads(await reader.readline())
+            return isinstance(answer, dict) and hmac.compare_digest(str(answer.get("mac")), _mac(key, nonce))
+    return False
+
+
+async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection on which requests are answered. Raise SupervisorGone."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(address.host, address.port, limit=MAX_LINE)
+            wire: socket.socket = writer.get_extra_info("socket")
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE:
+                wire.setsockopt(socket.IPPROTO_TCP, option, value)
+            nonce = json.loads(await reader.readline())["nonce"]
+            writer.write(json.dumps({"mac": _mac(address.key, str(nonce))}).encode() + b"\n")
+            await writer.drain()
+            return reader, writer
+    except (OSError, ValueError, KeyError, TypeError) as error:  # TimeoutError is an OSError
+        if writer is not None:
+            writer.close()
+        raise SupervisorGone(str(error) or "no greeting") from None
+
+
+async def call(address: Address, request: dict[str, Any], *, seconds: float = 30.0) -> dict[str, Any]:
+    """Ask one thing and return the answer. Raise SupervisorGone, or NoAnswer after `seconds`."""
+    reader, writer = await connect(address)
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(json.dumps(request).encode() + b"\n")
+            await writer.drain()
+            line = await reader.readline()
+    except TimeoutError:
+        raise NoAnswer(f"no answer in {seconds:g} s") from None
+    except OSError as error:
+        raise SupervisorGone(str(error)) from None
+    finally:
+        writer.close()
+    if not line:
+        raise SupervisorGone("the connection ended without an answer")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+async def watch(address: Address) -> AsyncGenerator[dict[str, Any]]:
+    """Yield what the supervisor tells (`ready`, `end`) until the connection ends. Raise SupervisorGone when there is none."""
+    reader, writer = await connect(address)
+    try:
+        writer.write(b'{"op": "watch"}\n')
+        await writer.drain()
+        while line := await reader.readline():
+            yield json.loads(line)
+    except (OSError, ValueError):
+        return  # a connection that breaks means the same as one that ends
+    finally:
+        writer.close()
+
+
+def _mac(key: bytes, nonce: str) -> str:
+    return hmac.new(key, nonce.encode(), hashlib.sha256).hexdigest()

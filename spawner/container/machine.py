@@ -1,0 +1,177 @@
+"""The machine of a runtime in a container: the container itself, seen from its first process.
+
+Everything inside descends from that process and runs as the same user, so nothing the supervisor must rely on lies in files: what it
+was told came in the environment, the log is kept in memory, requests come over TCP with a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from spawner.container import link
+from spawner.container.drives import LinkedDrives
+from spawner.container.spec import DRIVES
+from spawner.local import linux, processes, wire
+from spawner.local.drives import Drives
+from spawner.local.limits import CGROUP_ROOT, Groups
+from spawner.local.machine import Serve
+from spawner.model import Shape
+
+LOG_LINES, LOG_LINE_BYTES, LOG_BYTES = 2000, 4096, 64 * 1024
+OOM_SCORE_ADJUSTMENT = "500"  # when memory ends, a program of the user's goes before the supervisor
+SAMPLE_DATA = Path(__file__).parents[1] / "local" / "sample_data"
+TERMINATION_LOG = Path("/dev/termination-log")
+
+
+class Places:
+    """Where things are inside. Tests put them elsewhere."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.content = root / "content"
+        self.run = root / "run" / "minicolab"
+        self.drives = root / DRIVES.lstrip("/")
+        self.python = Path("/opt/venv/bin/python")
+        self.tmp = Path("/tmp")
+
+
+class Container:
+    """A container whose server is starting."""
+
+    rung = "container"
+
+    def __init__(self, spec: dict[str, Any], places: Places) -> None:
+        """Start the server that `spec` (spawner.container.spec) describes. Raise OSError."""
+        self.spec, self.shape = spec, Shape(**spec["shape"])
+        self.key = base64.b64decode(spec["ticket_key"])
+        self._supervisor_key = base64.b64decode(spec.pop("supervisor_key"))
+        self._places, self._supervisor_port = places, int(spec["supervisor_port"])
+        self.run, self.folder = places.run, places.content
+        home = Path(os.environ.get("HOME", "/root"))
+        self.written: Sequence[Path] = tuple(
+            path for path in (places.content, home, places.tmp) if path.is_dir()
+        )
+        self.groups = groups_around_us()
+        self._log: deque[bytes] = deque(maxlen=LOG_LINES)
+        self._fill()
+        self.ready_watch = linux.watch_folder(str(self.run))
+        self.main = self._start(environment(places, self.shape, spec["environment"], dict(os.environ)))
+        self.drives: Drives = LinkedDrives(places.content, places.drives)
+
+    def _fill(self) -> None:
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.run / "ready.json").unlink(missing_ok=True)  # of a container that was started again
+        secret = self.run / "ticket.key"
+        secret.touch(mode=0o600)
+        secret.write_bytes(self.key)
+        if not (self.folder / "sample_data").exists():
+            shutil.copytree(SAMPLE_DATA, self.folder / "sample_data", copy_function=shutil.copyfile)
+
+    def _start(self, env: Mapping[str, str]) -> int:
+        server = subprocess.Popen(
+            [str(self._places.python), "-m", "minicolab_runtime.server"],
+            env=dict(env),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_before_server,  # no thread runs yet
+        )
+        assert server.stdout is not None
+        threading.Thread(target=self._keep_log, args=(server.stdout,), daemon=True, name="log").start()
+        return server.pid
+
+    def _keep_log(self, lines: IO[bytes]) -> None:
+        while line := lines.readline(LOG_LINE_BYTES):
+            self._log.append(line)
+
+    async def listen(self, serve: Serve) -> asyncio.Server:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
+        return await asyncio.start_server(serve, "0.0.0.0", self._supervisor_port, limit=wire.MAX_LINE)
+
+    async def may_ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        return await link.greet(reader, writer, self._supervisor_key)
+
+    def log_tail(self) -> str:
+        return b"".join(list(self._log))[-LOG_BYTES:].decode("utf-8", "replace")
+
+    async def end(self, main_fd: int, grace_seconds: float) -> None:
+        if grace_seconds > 0:
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.main, number)
+            await wire.ended(main_fd, seconds=grace_seconds)
+        await asyncio.to_thread(processes.kill_below, os.getpid())
+
+    def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
+        """Tell the reason to whoever looks at the container later. /content is kept by whoever owns the container, or nobody."""
+        line = json.dumps({"event": "end", "code": reason["code"], "message": reason["message"]})
+        with contextlib.suppress(OSError):
+            os.write(1, line.encode() + b"\n")
+        with contextlib.suppress(OSError):
+            if TERMINATION_LOG.exists():
+                TERMINATION_LOG.write_text(line, "utf-8")
+
+
+def environment(
+    places: Places, shape: Shape, given: Mapping[str, str], around: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of the server: what the image says, less what is the supervisor's own, and what it is told."""
+    programs = places.python.parent
+    out = {name: value for name, value in around.items() if not name.startswith(("MINICOLAB_", "PYTHON"))}
+    threads = str(max(1, round(shape.cpus)))
+    return {
+        **out,
+        "PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "SHELL": "/bin/bash",
+        "DEBIAN_FRONTEND": "noninteractive",
+        "VIRTUAL_ENV": str(programs.parent),
+        "OMP_NUM_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "MINICOLAB_MEMORY_BYTES": str(shape.memory_bytes),
+        "MINICOLAB_ROOT": str(places.content),
+        "MINICOLAB_RUNTIME_DIR": str(places.run / "kernels"),
+        "MINICOLAB_READY_FILE": str(places.run / "ready.json"),
+        "MINICOLAB_TICKET_KEY_FILE": str(places.run / "ticket.key"),
+        **given,
+    }
+
+
+def groups_around_us() -> Groups:
+    """Return the control groups this container is in, as they are seen from inside."""
+    v2 = (CGROUP_ROOT / "cgroup.controllers").exists()
+    memory = CGROUP_ROOT if v2 else CGROUP_ROOT / "memory"
+    folders = (CGROUP_ROOT,) if v2 else (memory, CGROUP_ROOT / "cpu,cpuacct", CGROUP_ROOT / "pids")
+    known = any((memory / name).exists() for name in ("memory.current", "memory.usage_in_bytes"))
+    limited = frozenset({"memory", "pids", "cpu"}) if known else frozenset()
+    return Groups(tuple(f for f in folders if f.is_dir()), limited, memory if known else None)
+
+
+def reap() -> None:
+    """Take the status of every child that has ended: the first process of a container inherits all orphans."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _before_server() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)

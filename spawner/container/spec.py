@@ -1,0 +1,28 @@
+"""What a container's supervisor is told, in one environment variable. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from spawner.description import describe as describe_runtime
+from spawner.description import server_environment
+from spawner.model import RuntimeSpec
+
+VARIABLE = "MINICOLAB_SPEC"
+SERVER_PORT = 8888
+SUPERVISOR_PORT = 8889
+DRIVES = "/drives"
+
+
+def describe(
+    spec: RuntimeSpec,
+    supervisor_key: bytes,
+    *,
+    server_port: int = SERVER_PORT,
+    supervisor_port: int = SUPERVISOR_PORT,
+) -> str:
+    """Return the value of MINICOLAB_SPEC for a runtime. It holds secrets: code inside must not get to see it."""
+    told = describe_runtime(spec, server_environment(spec, "0.0.0.0", server_port))
+    key = base64.b64encode(supervisor_key).decode()
+    return json.dumps({**told, "supervisor_key": key, "supervisor_port": supervisor_port})

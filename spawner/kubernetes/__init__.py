@@ -1,0 +1,1 @@
+"""Runtimes as pods of a Kubernetes cluster."""

@@ -1,0 +1,54 @@
+"""What a supervisor needs to know of the machine around one runtime, and to do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from spawner.local.drives import Drives
+from spawner.local.limits import Groups
+from spawner.model import Shape
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Machine(Protocol):
+    """A machine whose server is starting.
+
+    `main` is the process whose end is the runtime's end; `run` holds the server's files (`ready.json` appears there, and makes
+    `ready_watch` readable); `written` are the folders that count as written by the user.
+    """
+
+    spec: dict[str, Any]
+    shape: Shape
+    key: bytes
+    rung: str
+    main: int
+    ready_watch: int
+    run: Path
+    folder: Path
+    written: Sequence[Path]
+    groups: Groups
+    drives: Drives
+
+    async def listen(self, serve: Serve) -> asyncio.Server:
+        """Return the server at which requests come in."""
+        ...
+
+    async def may_ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Return whether the other end may ask anything."""
+        ...
+
+    def log_tail(self) -> str:
+        """Return the end of what the runtime's server wrote."""
+        ...
+
+    async def end(self, main_fd: int, grace_seconds: float) -> None:
+        """Ask the server to end, give it the grace, then end every process of the runtime."""
+        ...
+
+    def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
+        """Leave the reason and, up to `snapshot_bytes`, /content for whoever asks later; remove everything else."""
+        ...

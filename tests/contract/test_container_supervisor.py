@@ -1,0 +1,288 @@
+"""What docker and kubernetes share, on an engine that is always there: bubblewrap with a pid namespace of its own.
+
+The supervisor is the first process there, as in a container; what an engine adds (images, networks, limits) is tested with the engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from quota.ticket import mint, supervisor_key
+from spawner.container import link
+from spawner.container.backend import ContainerBackend, Place
+from spawner.container.spec import describe
+from spawner.environment import RuntimeEnvironment
+from spawner.local.launch import _stack
+from spawner.local.sandbox import Layout, Rung
+from spawner.local.wire import SupervisorGone
+from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec, Shape
+from spawner.ports import BackendError, OnPhase
+from support.kernel import run_cell
+from support.patience import PATIENCE, Stopwatch
+
+MASTER = b"m" * 32
+STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
+CODE = Path(__file__).parents[2]
+
+
+@dataclasses.dataclass
+class Contained:
+    """One container: its process outside, its ports, its folder."""
+
+    process: asyncio.subprocess.Process
+    server_port: int
+    supervisor_port: int
+    folder: Path
+    user: str
+
+
+class BubblewrapBackend(ContainerBackend):
+    """Containers that are bubblewraps, sharing the machine's network, so each has ports of its own."""
+
+    name = "bubblewrap"
+
+    def __init__(self, folder: Path, env: RuntimeEnvironment) -> None:
+        super().__init__(lambda runtime_id: supervisor_key(MASTER, runtime_id))
+        self._folder, self._env = folder, env
+        self.containers: dict[str, Contained] = {}
+
+    async def _create(self, spec: RuntimeSpec, told: str, on_phase: OnPhase) -> None:
+        if spec.id in self.containers:
+            raise BackendError("already_exists", f"A runtime named {spec.id} exists already.")
+        on_phase(Phase.SANDBOX)
+        folder = self._folder / spec.id
+        for name in ("content", "run", "home", "tmp", "drives"):
+            (folder / name).mkdir(parents=True)
+        ports = free_port(), free_port()
+        key = supervisor_key(MASTER, spec.id)
+        told = describe(spec, key, server_port=ports[0], supervisor_port=ports[1])
+        layout = Layout(folder, self._env.env, self._env.code, Path(sys.base_prefix), Rung.PLAIN)
+        _stack(layout)
+        binds = [
+            ("content", "/content"),
+            ("run", "/run"),
+            ("home", "/root"),
+            ("tmp", "/tmp"),
+            ("drives", "/drives"),
+        ]
+        command = [
+            "bwrap",
+            "--unshare-pid",
+            "--as-pid-1",
+            "--cap-drop",
+            "ALL",
+            "--die-with-parent",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+        ]
+        for top in ("usr", "bin", "sbin", "lib", "lib64", "etc"):
+            command += ["--ro-bind-try", f"/{top}", f"/{top}"]
+        for name, inside in binds:
+            command += ["--bind", str(folder / name), inside]
+        command += ["--ro-bind", str(CODE), "/opt/minicolab"]
+        for path in (self._env.folder, Path(sys.base_prefix)):
+            command += ["--ro-bind", str(path), str(path)]
+        command += ["--bind", str(layout.venv), "/opt/venv"]
+        command += ["--setenv", "PYTHONPATH", "/opt/minicolab", "--setenv", "MINICOLAB_SPEC", told]
+        command += [os.path.realpath(sys.executable), "-S", "-m", "spawner.container.supervisor"]
+        log = (folder / "log").open("wb")
+        with log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env={"PATH": os.environ["PATH"], "HOME": "/root"},
+                stdout=log,
+                stderr=log,
+            )
+        self.containers[spec.id] = Contained(process, *ports, folder, spec.user)
+
+    async def _until_placed(self, runtime_id: str, on_phase: OnPhase) -> Place:
+        place = await self._find(runtime_id)
+        assert place is not None
+        return place
+
+    async def _find(self, runtime_id: str) -> Place | None:
+        found = self.containers.get(runtime_id)
+        if found is None:
+            return None
+        ended = found.process.returncode is not None
+        return Place(
+            runtime_id,
+            found.user,
+            "f-1",
+            "127.0.0.1",
+            ended,
+            self._last_words(found.folder) if ended else None,
+            0.0 if ended else None,
+            found.server_port,
+            found.supervisor_port,
+        )
+
+    def _last_words(self, folder: Path) -> EndReason:
+        for line in reversed((folder / "log").read_text().splitlines()):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                event = json.loads(line)
+                if event["event"] == "end":
+                    return EndReason(event["code"], event["message"])
+        return EndReason("crashed", "The machine ended by itself.")
+
+    async def _list(self) -> list[Place]:
+        return [place for name in self.containers if (place := await self._find(name)) is not None]
+
+    async def _until_ended(self, runtime_id: str) -> Place | None:
+        if runtime_id in self.containers:
+            await self.containers[runtime_id].process.wait()
+        return await self._find(runtime_id)
+
+    async def _remove(self, runtime_id: str) -> None:
+        if found := self.containers.pop(runtime_id, None):
+            with contextlib.suppress(ProcessLookupError):
+                found.process.kill()
+            await found.process.wait()
+
+    async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
+        raise BackendError("mount_failed", "There is nobody here who binds drives.")
+
+    async def _unbind(self, runtime_id: str, name: str) -> None:
+        return None
+
+    def isolation(self) -> IsolationReport:
+        return IsolationReport("container", (), ())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def a_spec(**changes: object) -> RuntimeSpec:
+    runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
+    spec = RuntimeSpec(
+        id=runtime_id,
+        user="ada",
+        file_id="f-1",
+        base_url=f"/user/ada/{runtime_id}/",
+        shape=Shape("SMALL", 1 << 30, 1.0, 200),
+        accelerator="NONE",
+        devices=(),
+        max_lifetime_seconds=600.0,
+        idle_limit_seconds=300.0,
+        ticket_key=secrets.token_bytes(32),
+        allow_origin="http://localhost:1",
+        control_url="http://127.0.0.1:1/",
+        public_control_url="http://localhost:1/services/control/",
+    )
+    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def backend(tmp_path: Path, env: RuntimeEnvironment) -> AsyncIterator[BubblewrapBackend]:
+    backend = BubblewrapBackend(tmp_path, env)
+    yield backend
+    for name in list(backend.containers):
+        await backend._remove(name)
+
+
+async def run(backend: BubblewrapBackend, spec: RuntimeSpec, code: str) -> str:
+    port = backend.containers[spec.id].server_port
+    ticket = mint(spec.ticket_key, spec.id, spec.user, int(time.time()) + 600, "n")
+    url = f"http://127.0.0.1:{port}{spec.base_url}"
+    return await asyncio.to_thread(run_cell, url, ticket, code, timeout=PATIENCE)
+
+
+async def test_a_container_starts_answers_and_ends_with_the_reason_it_was_given(
+    backend: BubblewrapBackend,
+) -> None:
+    spec, phases = a_spec(), []
+    await backend.start(spec, lambda phase, sentence="": phases.append(phase))
+    assert phases == [Phase.SANDBOX, Phase.SERVER, Phase.READY]
+    assert (await run(backend, spec, "print(6 * 7)")).strip() == "42"
+    observed = await backend.observe(spec.id)
+    assert observed is not None
+    assert observed.state == "ready"
+    end = asyncio.create_task(backend.wait_end(spec.id))
+    for _ in range(2):  # what is asked later is answered later: by then the supervisor knows who listens
+        assert await backend.observe(spec.id) is not None
+    await backend.stop(spec.id, reason=STOPPED, grace_seconds=3.0)
+    assert await end == STOPPED
+    assert await backend.list_all() == []
+
+
+async def test_code_inside_can_neither_stop_nor_read_the_supervisor(backend: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await backend.start(spec, lambda phase, sentence="": None)
+    code = """
+import os, signal
+for number in (signal.SIGKILL, signal.SIGSTOP):
+    os.kill(1, number)
+for name in ("environ", "mem", "fd/1", "maps"):
+    try:
+        with open(f"/proc/1/{name}", "rb") as file:
+            print(name, "read", len(file.read(10)))
+    except OSError as error:
+        print(name, "refused")
+print("MINICOLAB_SPEC" in os.environ)
+"""
+    told = (await run(backend, spec, code)).split("\n")
+    assert told[:5] == ["environ refused", "mem refused", "fd/1 refused", "maps refused", "False"]
+    assert (await backend.activity(spec.id)).seconds_ago < 600
+
+
+async def test_who_has_not_the_key_is_not_listened_to(backend: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await backend.start(spec, lambda phase, sentence="": None)
+    port = backend.containers[spec.id].supervisor_port
+    with pytest.raises(SupervisorGone):
+        await link.call(
+            link.Address("127.0.0.1", port, b"x" * 32), {"op": "stop", "code": "x", "message": "x"}
+        )
+    assert await backend.observe(spec.id) is not None
+
+
+async def test_the_longest_life_ends_it_though_its_user_stops_every_process_he_can(
+    backend: BubblewrapBackend,
+) -> None:
+    spec = a_spec(max_lifetime_seconds=6.0)
+    await backend.start(spec, lambda phase, sentence="": None)
+    with Stopwatch() as watch:
+        end = asyncio.create_task(backend.wait_end(spec.id))
+        stopping = asyncio.create_task(run(backend, spec, "import os, signal\nos.kill(-1, signal.SIGSTOP)"))
+        reason = await end
+    await asyncio.gather(stopping, return_exceptions=True)
+    assert reason.code == "max_lifetime"
+    assert watch.seconds < 6.0 + 3.0 + 5.0  # life, grace, and what the service promises
+    assert backend.containers == {}
+
+
+async def test_an_end_by_the_supervisors_death_is_told_as_a_crash(backend: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await backend.start(spec, lambda phase, sentence="": None)
+    end = asyncio.create_task(backend.wait_end(spec.id))
+    backend.containers[spec.id].process.send_signal(signal.SIGKILL)
+    assert (await end).code == "crashed"
+
+
+async def test_a_drive_that_never_comes_is_refused_and_not_listed(backend: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await backend.start(spec, lambda phase, sentence="": None)
+    with pytest.raises(BackendError) as refused:
+        await backend.mount(spec.id, source="/x", target="/content/drive", readonly=False)
+    assert refused.value.code == "mount_failed"
+    assert await backend.mounts(spec.id) == []
