@@ -15,7 +15,7 @@ from hub.auth.local import LocalAuthenticator
 from hub.auth.oidc import authenticator_config
 from hub.proxy import ELSEWHERE, HostProxy
 from hub.settings import Service, url_host
-from hub.wiring import make_backend, runtime_spec_builder
+from hub.wiring import make_backend, runtime_spec_builder, spawn_seconds
 from quota.clock import SystemClock
 from spawner.hub_spawner import RuntimeSpawner
 
@@ -102,7 +102,7 @@ def configure(service: Service) -> Config:
     hub.spawner_class = RuntimeSpawner
     c.RuntimeSpawner.make_backend = functools.cache(lambda: make_backend(service))
     c.RuntimeSpawner.build_spec = runtime_spec_builder(service)
-    c.Spawner.start_timeout = 600
+    c.Spawner.start_timeout = spawn_seconds(service.settings)
     c.Spawner.http_timeout = 60
     c.Spawner.poll_interval = 30
     c.Spawner.consecutive_failure_limit = 0

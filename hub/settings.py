@@ -17,63 +17,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from hub.database_settings import ControlSettings, DocumentsSettings, HubSettings
+from hub.kubernetes_settings import AcceleratorSettings, KubernetesSettings
+from hub.setting_types import Duration, Section, Size, parse_duration
 from quota.windows import zone_of
-
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_ISO_DURATION = TypeAdapter(timedelta)
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|KiB|MiB|GiB|TiB)$")
-_SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 class SettingsError(Exception):
     """The settings can not be used; one line a fault, each with file and line where known."""
 
 
-def parse_duration(value: object) -> timedelta:
-    """Return the duration in text such as `90m`; raise ValueError when the unit is missing."""
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, str) and value.startswith("P"):  # ISO 8601, as pydantic writes it
-        return _ISO_DURATION.validate_python(value)
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("must be a duration with its unit, such as 90m, 12h or 30s")
-    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
-
-
-def parse_size(value: object) -> int:
-    """Return the number of bytes in text such as `8GiB`; raise ValueError when the unit is missing."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("must be a size with its unit, such as 8GiB or 512MiB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
-
-
-DURATION = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?(ms|s|m|h|d)|P.+)$")]
-SIZE = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(B|KiB|MiB|GiB|TiB)$")]
-Duration = Annotated[timedelta, BeforeValidator(parse_duration, json_schema_input_type=DURATION)]
-Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | SIZE)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class OidcSettings(_Section):
+class OidcSettings(Section):
     """Sign-in through an OpenID Connect provider."""
 
     issuer: str = Field(description="Issuer URL of the provider; its discovery document is read at start.")
@@ -89,7 +45,7 @@ class OidcSettings(_Section):
     login_label: str = Field("your organisation", description="Name of the provider on the sign-in button.")
 
 
-class AuthSettings(_Section):
+class AuthSettings(Section):
     """Who may sign in."""
 
     kind: Literal["local", "oidc"] = Field(
@@ -104,7 +60,7 @@ class AuthSettings(_Section):
         return self
 
 
-class ServiceSettings(_Section):
+class ServiceSettings(Section):
     """Where the service listens and what its hosts are called."""
 
     bind: str = Field("127.0.0.1", description="Address the proxy listens on.")
@@ -123,14 +79,14 @@ class ServiceSettings(_Section):
     public_port: int | None = Field(None, description="Port in the browser's address bar; None means `port`.")
 
 
-class DriveSettings(_Section):
+class DriveSettings(Section):
     """The Drive."""
 
     max_upload: Size = Field(4 << 30, description="Largest file that may be uploaded, in bytes.")
     max_notebook: Size = Field(100 << 20, description="Largest notebook that may be saved, in bytes.")
 
 
-class ShapeSettings(_Section):
+class ShapeSettings(Section):
     """Size of a runtime."""
 
     memory: Size = Field(description="Memory limit.")
@@ -138,7 +94,7 @@ class ShapeSettings(_Section):
     processes: int = Field(4096, gt=15, description="Most processes and threads at once.")
 
 
-class LocalBackendSettings(_Section):
+class LocalBackendSettings(Section):
     """Runtimes as sandboxed processes on this machine."""
 
     isolation: Literal["auto", "namespaces", "bubblewrap", "plain"] = Field(
@@ -149,12 +105,15 @@ class LocalBackendSettings(_Section):
     )
 
 
-class RuntimeSettings(_Section):
+class RuntimeSettings(Section):
     """Machines."""
 
-    backend: Literal["local"] = Field("local", description="What runs the runtimes.")
+    backend: Literal["local", "kubernetes"] = Field("local", description="What runs the runtimes.")
     local: LocalBackendSettings = Field(
         default_factory=LocalBackendSettings, description="Settings of the local backend."
+    )
+    kubernetes: KubernetesSettings = Field(
+        default_factory=KubernetesSettings, description="Settings of the Kubernetes backend."
     )
     environment: str = Field("default", description="Name of the runtime in images/catalogue.yaml.")
     torch_index: str | None = Field(
@@ -169,6 +128,12 @@ class RuntimeSettings(_Section):
     def _standard_exists(self) -> RuntimeSettings:
         if "STANDARD" not in self.shapes:
             raise ValueError("shapes must contain STANDARD")
+        return self
+
+    @model_validator(mode="after")
+    def _kubernetes_knows_its_image(self) -> RuntimeSettings:
+        if self.backend == "kubernetes" and self.kubernetes.image is None:
+            raise ValueError("backend is kubernetes but kubernetes.image is not set")
         return self
 
 
@@ -197,7 +162,7 @@ PositiveDuration = Annotated[Duration, Field(gt=timedelta())]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(min_length=1)]
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     """Limits that differ for some. What is left out matches everybody, or stays as it is."""
 
     users: Names | None = Field(None, description="Users it is for, besides those of `groups`.")
@@ -217,7 +182,7 @@ class RuleSettings(_Section):
     extend_by: PositiveDuration | None = Field(None, description="By how much.")
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     """So many hours in a window of time."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the budget.")
@@ -236,7 +201,7 @@ class BudgetSettings(_Section):
     ] = Field("month", description="day, week or month of the calendar, or the length of a rolling window.")
 
 
-class QuotaSettings(_Section):
+class QuotaSettings(Section):
     """Limits of sessions, and budgets (docs/quota.md)."""
 
     max_lifetime: PositiveDuration = Field(
@@ -278,55 +243,16 @@ class QuotaSettings(_Section):
         return self
 
 
-def _postgresql_without_a_password(url: str) -> str:
-    if not url.startswith("postgresql+psycopg://"):
-        raise ValueError("database must begin with postgresql+psycopg://")
-    if ":" in url.removeprefix("postgresql+psycopg://").partition("@")[0] and "@" in url:
-        raise ValueError(
-            "database must not hold a password; PostgreSQL reads it from its password file (PGPASSFILE)"
-        )
-    return url
-
-
-PostgresqlUrl = Annotated[str, AfterValidator(_postgresql_without_a_password)]
-_PASSWORD = "its password is in PostgreSQL's password file (`PGPASSFILE`). None means a SQLite file."
-
-
-class ControlSettings(_Section):
-    """The control service."""
-
-    database: PostgresqlUrl | None = Field(
-        None,
-        description="PostgreSQL database of sessions and usage, such as `postgresql+psycopg://minicolab@db.example/minicolab`; "
-        + _PASSWORD,
-    )
-
-
-class HubSettings(_Section):
-    """The hub."""
-
-    database: PostgresqlUrl | None = Field(
-        None, description="PostgreSQL database of sign-ins, tokens and servers; " + _PASSWORD
-    )
-
-
-class DocumentsSettings(_Section):
-    """The documents service."""
-
-    database: PostgresqlUrl | None = Field(
-        None,
-        description="PostgreSQL database of the identities of files; control reads it too, and may share it; "
-        + _PASSWORD,
-    )
-
-
-class Settings(_Section):
+class Settings(Section):
     """The whole of minicolab.yaml."""
 
     service: ServiceSettings = Field(default_factory=ServiceSettings, description="Addresses.")
     auth: AuthSettings = Field(default_factory=AuthSettings, description="Sign-in.")
     drive: DriveSettings = Field(default_factory=DriveSettings, description="The Drive.")
     runtimes: RuntimeSettings = Field(default_factory=RuntimeSettings, description="Machines.")
+    accelerators: AcceleratorSettings = Field(
+        default_factory=AcceleratorSettings, description="Accelerators of a cluster."
+    )
     quota: QuotaSettings = Field(default_factory=QuotaSettings, description="Limits.")
     control: ControlSettings = Field(default_factory=ControlSettings, description="The control service.")
     hub: HubSettings = Field(default_factory=HubSettings, description="The hub.")

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service
+from hub.kubernetes_settings import TolerationSettings
+from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service, Settings, SettingsError
 from hub.setup.runtime_environment import environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
 from quota.sql import create_engine
-from quota.ticket import runtime_key
+from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
 from spawner.environment import Progress
+from spawner.kubernetes.model import Flavor, Installation
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
 from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
+SPAWN_SPARE_SECONDS = 180.0
+ADMINISTRATORS_EXTENSION_SECONDS = (
+    24 * 3600.0
+)  # how much longer than the rules allow an administrator may let a pod live
+
 
 def make_backend(service: Service) -> RuntimeBackend:
     """Return the backend the settings name."""
+    if service.settings.runtimes.backend == "kubernetes":
+        return _kubernetes_backend(service)
     _, environment = environment_for(service.settings.runtimes.environment)
     local = service.settings.runtimes.local
     return LocalBackend(
@@ -34,8 +44,71 @@ def make_backend(service: Service) -> RuntimeBackend:
     )
 
 
+def _kubernetes_backend(service: Service) -> RuntimeBackend:
+    # Its client takes a third of a second to load; who runs no cluster does not pay for it.
+    from spawner.kubernetes.backend import KubernetesBackend
+    from spawner.kubernetes.client import ApiFault, connect
+
+    try:
+        cluster = connect(service.settings.runtimes.kubernetes.kubeconfig)
+    except ApiFault as fault:
+        raise SettingsError(f"runtimes.kubernetes: {fault}") from fault
+    master = service.key("ticket")
+    return KubernetesBackend(
+        cluster, kubernetes_installation(service.settings), lambda i: supervisor_key(master, i)
+    )
+
+
+def kubernetes_installation(settings: Settings) -> Installation:
+    """Return how the settings want runtimes to be made in a cluster."""
+    k, q = settings.runtimes.kubernetes, settings.quota
+    limits = [(q.extensions, q.extend_by)]
+    limits += [
+        (r.extensions if r.extensions is not None else q.extensions, r.extend_by or q.extend_by)
+        for r in q.rules
+    ]
+    longer = max(times * by.total_seconds() for times, by in limits)
+    return Installation(
+        namespace=k.namespace,
+        name=k.installation,
+        image=k.image or "",
+        image_pull_policy=k.image_pull_policy,
+        pull_secrets=k.pull_secrets,
+        service_account=k.service_account,
+        node_selector=k.node_selector,
+        tolerations=_tolerations(k.tolerations),
+        drives=k.drives,
+        flavors={
+            name: Flavor(
+                f.resource, f.count, f.node_selector, _tolerations(f.tolerations), f.runtime_class, f.image
+            )
+            for name, f in settings.accelerators.flavors.items()
+        },
+        cpu_share=k.cpu_share,
+        memory_share=k.memory_share,
+        disk_bytes=k.disk,
+        priority_class=k.priority_class,
+        user_namespaces=k.user_namespaces,
+        extension_seconds=longer + ADMINISTRATORS_EXTENSION_SECONDS,
+        start_seconds=k.start_timeout.total_seconds(),
+    )
+
+
+def spawn_seconds(settings: Settings) -> int:
+    """Return how long the hub waits for a start; the backend gives up before, and knows why."""
+    if settings.runtimes.backend != "kubernetes":
+        return 600
+    return math.ceil(settings.runtimes.kubernetes.start_timeout.total_seconds() + SPAWN_SPARE_SECONDS)
+
+
+def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str, Any], ...]:
+    return tuple(t.model_dump(exclude_none=True) for t in tolerations)
+
+
 def environment_status(service: Service) -> Progress:
-    """Return how far the runtime environment is."""
+    """Return how far the runtime environment is; where runtimes have images, it is the cluster's to fetch them."""
+    if service.settings.runtimes.backend == "kubernetes":
+        return Progress("complete", "The runtime environment is in the image.", 1.0, 0.0)
     _, environment = environment_for(service.settings.runtimes.environment)
     return environment.status()
 

@@ -133,7 +133,7 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _extend(arguments: argparse.Namespace) -> int:
-    from hub.settings import parse_duration
+    from hub.setting_types import parse_duration
 
     try:
         seconds = parse_duration(arguments.by).total_seconds()

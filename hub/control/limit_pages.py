@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, tzinfo
 
 from hub.control.pages import PageHandler
-from hub.settings import parse_duration
+from hub.setting_types import parse_duration
 from hub.web.errors import ApiError, bad_request, printable
 from quota import budgets, metering, policy
 from quota.model import LIVE, Balance, Filter, Grant, Kind, Reason, Session, State

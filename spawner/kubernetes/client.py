@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import urllib3
+
 from spawner.kubernetes import retry
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 THREADS = 16
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 PATIENCE_SECONDS = 60.0
+SILENCE = "Silence"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
@@ -57,13 +60,12 @@ def connect(kubeconfig: Path | None, *, read_seconds: float = READ_SECONDS) -> C
     from kubernetes.client import ApiClient, Configuration
 
     configuration = type.__call__(Configuration)
+    load: Callable[..., None] = (
+        config.load_incluster_config if kubeconfig is None else config.load_kube_config
+    )
+    named = {} if kubeconfig is None else {"config_file": str(kubeconfig), "persist_config": False}
     try:
-        if kubeconfig is None:
-            load: Callable[..., None] = config.load_incluster_config
-            load(client_configuration=configuration)
-        else:
-            load = config.load_kube_config
-            load(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
+        load(client_configuration=configuration, **named)
     except (config.ConfigException, OSError) as error:
         raise ApiFault(retry.NO_ANSWER, "NoCluster", f"There is no cluster to talk to: {error}") from error
     configuration.retries = False  # ours know what may be repeated
@@ -191,9 +193,9 @@ class Cluster:
                 for line in lines:
                     if line:
                         yield json.loads(line)
-        except GeneratorExit:
-            raise
-        except Exception as error:
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise ApiFault(retry.NO_ANSWER, SILENCE, "The watch was silent.") from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _no_answer(error) from error
         finally:
             response.response.close()

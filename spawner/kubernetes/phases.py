@@ -28,6 +28,9 @@ HOPELESS_WAITING = {
     "CreateContainerError": ("start_failed", "The machine can not be made"),
     "RunContainerError": ("start_failed", "The machine can not be started"),
 }
+TOLD_NOTHING = frozenset({"lost", "service_stopped"})  # what a supervisor says that was merely told to end
+LOSSES = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
+NODE_LOST = EndReason("node_lost", "The node the machine ran on went away.")
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ def end_of(pod: Object) -> EndReason | None:
     """Return why a pod's runtime ended, None while it has not."""
     status = pod.get("status", {})
     terminated = _container_state(status).get("terminated")
+    if node_is_lost(pod):
+        return NODE_LOST
     if status.get("phase") not in ("Succeeded", "Failed") and terminated is None:
         return None
     of_pod = _end_by_pod(status)
@@ -187,7 +192,7 @@ def _end_by_pod(status: dict[str, Any]) -> EndReason | None:
     if reason == "Evicted":
         return EndReason("evicted", _sentence("The node had to make room and ended the machine", message))
     if reason in ("NodeLost", "NodeShutdown", "Terminated", "Shutdown"):
-        return EndReason("node_lost", "The node the machine ran on went away.")
+        return NODE_LOST
     if reason == "Preempting":
         return EndReason("preempted", "The machine had to make room for something more important.")
     if reason in ("UnexpectedAdmissionError", "NodeAffinity") or reason.startswith("OutOf"):
@@ -199,8 +204,8 @@ def _end_by_pod(status: dict[str, Any]) -> EndReason | None:
 
 
 def _disruption(reason: str, message: str) -> EndReason:
-    if reason in ("DeletionByTaintManager", "DeletionByPodGC"):
-        return EndReason("node_lost", "The node the machine ran on went away.")
+    if reason in LOSSES:
+        return NODE_LOST
     if reason == "PreemptionByScheduler":
         return EndReason("preempted", "The machine had to make room for something more important.")
     if reason == "TerminationByKubelet":
@@ -212,7 +217,7 @@ def deleted_reason(last_seen: Object | None) -> EndReason:
     """Return why a runtime ended whose pod was deleted; `last_seen` is the pod as it was seen last."""
     if last_seen is not None:
         end = end_of(last_seen)
-        if end is not None and end.code != "lost":
+        if end is not None and end.code not in TOLD_NOTHING:
             return end
         disrupted = _condition(last_seen.get("status", {}), "DisruptionTarget")
         if disrupted is not None and disrupted.get("status") == "True":
@@ -247,12 +252,21 @@ def address(pod: Object) -> str | None:
     return str(found) if found else None
 
 
-def node_is_gone(pod: Object) -> bool:
-    """Return whether the cluster says that it has lost sight of the pod's node."""
-    ready = _condition(pod.get("status", {}), "Ready")
-    return pod.get("status", {}).get("reason") == "NodeLost" or (
-        ready is not None and ready.get("status") == "Unknown"
+def node_is_lost(pod: Object) -> bool:
+    """Return whether the cluster has given up the node of a pod: it asked for the pod's end, and nobody is there to carry it out."""
+    status = pod.get("status", {})
+    disrupted = _condition(status, "DisruptionTarget")
+    by_loss = disrupted is not None and disrupted.get("reason") in LOSSES
+    return bool(pod.get("metadata", {}).get("deletionTimestamp")) and (
+        by_loss or status.get("reason") == "NodeLost"
     )
+
+
+def finished_at(pod: Object) -> str | None:
+    """Return when the runtime of a pod ended, as the cluster writes times."""
+    terminated = _container_state(pod.get("status", {})).get("terminated") or {}
+    found = terminated.get("finishedAt")
+    return str(found) if found else None
 
 
 def _is_bound(pod: Object) -> bool:

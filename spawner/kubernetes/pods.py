@@ -17,6 +17,7 @@ from spawner.kubernetes.model import (
     USER,
     Flavor,
     Installation,
+    Object,
     labels_of,
 )
 from spawner.model import RuntimeSpec
@@ -100,6 +101,11 @@ def deadline(spec: RuntimeSpec, installation: Installation) -> int:
     """Return when the cluster itself ends the pod, in seconds from its start: the longest it can be alive rightly."""
     life = spec.max_lifetime_seconds + installation.extension_seconds
     return math.ceil(installation.start_seconds + life + SPARE_SECONDS)
+
+
+def longest_life(pod: Object, installation: Installation) -> float:
+    """Return the longest limit of life a pod that was made can be given."""
+    return float(pod["spec"]["activeDeadlineSeconds"]) - installation.start_seconds - SPARE_SECONDS
 
 
 def _container(spec: RuntimeSpec, installation: Installation, flavor: Flavor | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from spawner.kubernetes import retry
-from spawner.kubernetes.client import ApiFault, Cluster, daemon
+from spawner.kubernetes.client import SILENCE, ApiFault, Cluster, daemon
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Mirror:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._objects: dict[str, dict[str, dict[str, Any]]] = {}  # key → uid → object
         self._gone: OrderedDict[str, dict[str, Any]] = OrderedDict()  # key → what was seen last
+        self._dead: OrderedDict[str, None] = OrderedDict()  # ids of what is known to be gone
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._synced: asyncio.Event | None = None
         self._heard_at = 0.0
@@ -106,6 +107,23 @@ class Mirror:
         """Return an object as it was when it was deleted."""
         return self._gone.get(key)
 
+    def note(self, made: dict[str, Any]) -> None:
+        """Take over an object that was just made; whatever else had its key is gone."""
+        key = self._key(made)
+        for uid in list(self._objects.get(key, {})):
+            if uid != made["metadata"]["uid"]:
+                self.forget(key, uid)
+        if made["metadata"]["uid"] not in self._objects.get(key, {}):
+            self._take("ADDED", _slim(made))
+
+    def forget(self, key: str, uid: str) -> None:
+        """Believe that an object is gone although the watch has not told yet."""
+        found = self._objects.get(key, {}).get(uid)
+        self._dead[uid] = None
+        _bound(self._dead)
+        if found is not None:
+            self._take("DELETED", found)
+
     @contextlib.contextmanager
     def listen(self, key: str) -> Iterator[asyncio.Event]:
         """Yield an event that is set whenever something with the key changes; who waits clears it."""
@@ -132,7 +150,8 @@ class Mirror:
         """Take over a list: what is not in it is gone."""
         fresh: dict[str, dict[str, dict[str, Any]]] = {}
         for found in objects:
-            fresh.setdefault(self._key(found), {})[found["metadata"]["uid"]] = found
+            if found["metadata"]["uid"] not in self._dead:
+                fresh.setdefault(self._key(found), {})[found["metadata"]["uid"]] = found
         for key, before in self._objects.items():
             for uid, found in before.items():
                 if uid not in fresh.get(key, {}):
@@ -152,15 +171,14 @@ class Mirror:
             if not of_key:
                 self._objects.pop(key, None)
             self._remember(key, found)
-        else:
+        elif uid not in self._dead:
             self._objects.setdefault(key, {})[uid] = found
         self._tell(key)
 
     def _remember(self, key: str, found: dict[str, Any]) -> None:
         self._gone[key] = found
         self._gone.move_to_end(key)
-        while len(self._gone) > REMEMBERED:
-            self._gone.popitem(last=False)
+        _bound(self._gone)
 
     def _tell(self, key: str) -> None:
         for event in self._listeners.get(key, ()):
@@ -183,6 +201,8 @@ class Mirror:
                 tries = 0
                 continue
             except ApiFault as fault:
+                if fault.reason == SILENCE:
+                    continue  # of some objects no bookmarks are sent: it is opened again from where it was
                 # One version too old, or a refusal that may be for now only: ask from the beginning.
                 if fault.status not in retry.WORTH_ANOTHER:
                     self._version = None
@@ -237,6 +257,11 @@ class Mirror:
     def _opened(self, response: Any) -> None:
         self._response = response
         self._heard_at = time.monotonic()
+
+
+def _bound(remembered: OrderedDict[str, Any]) -> None:
+    while len(remembered) > REMEMBERED:
+        remembered.popitem(last=False)
 
 
 def _slim(found: dict[str, Any]) -> dict[str, Any]:
