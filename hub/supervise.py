@@ -155,7 +155,7 @@ class Supervisor:
                 stderr=out,
                 env={**os.environ, **program.environment},
                 start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
 
@@ -177,7 +177,8 @@ def last_sentence(path: Path) -> str:
     return LOG_PREFIX.sub("", last_lines(path, 1, longest=2000).strip())
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child about to run its program: have it told to end when its parent dies for any reason."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -59,9 +59,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _services(service: Service) -> dict[str, str]:
     addresses = {
         "proxy": f"http://127.0.0.1:{service.ports.public}/hub/api/",
-        "hub": f"http://127.0.0.1:{service.ports.hub}/hub/api/",
-        "documents": f"http://127.0.0.1:{service.ports.documents}/services/documents/healthz",
-        "control": f"http://127.0.0.1:{service.ports.control}/services/control/healthz",
+        "hub": f"{service.url_of('hub')}/hub/api/",
+        "documents": f"{service.url_of('documents')}/services/documents/healthz",
+        "control": f"{service.url_of('control')}/services/control/healthz",
     }
     return {name: _health(url) for name, url in addresses.items()}
 

@@ -47,7 +47,7 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
     with store_errors(engine):
         sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
-        epoch = sessions.ledger.take_over(f"process {os.getpid()} of {socket.gethostname()}", clock.now())
+        epoch = sessions.ledger.take_over(holder(service), clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
@@ -58,10 +58,8 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(
-            service, sessions, backend, hub, snapshots, scribe, epoch, claims
-        ),
-        files=Files(f"http://127.0.0.1:{service.ports.documents}"),
+        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, scribe, epoch, claims),
+        files=Files(service.url_of("documents")),
         keys=IdempotencyKeys(engine, clock),
         accelerators=ClusterAccelerators(claims.queue)
         if claims is not None
@@ -70,6 +68,13 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
         drive=drive,
         snapshots=snapshots,
         clock=clock,
+    )
+
+
+def holder(service: Service) -> str:
+    """Return what the database says about who acts: for people, and its address for those who stand by."""
+    return f"process {os.getpid()} of {socket.gethostname()}" + (
+        f" at {service.addresses.own}" if service.addresses.own else ""
     )
 
 

@@ -41,7 +41,9 @@ def containers(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_signed_in_user_runs_a_cell_in_a_container(containers: Running) -> None:
     file = containers.make_file("ada")
     model = containers.start_runtime("ada", file["id"])
-    text = containers.execute("ada", model["id"], "import socket, os; print(socket.gethostname(), os.getuid())")
+    text = containers.execute(
+        "ada", model["id"], "import socket, os; print(socket.gethostname(), os.getuid())"
+    )
     assert text == f"{model['id']} 0\n"
     containers.end_runtimes("ada")
     containers.wait_for_state("ada", model["id"], {"ended"})
