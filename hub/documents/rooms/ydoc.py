@@ -219,14 +219,33 @@ class SharedNotebook:
 
 
 def _grow(output: object, now: Object, wanted: Object) -> bool:
-    """Add to the text of a stream; return whether that made it what is wanted."""
+    """Change the end of a stream's text; return whether that made it what is wanted."""
     if not (isinstance(output, Map) and now.get("output_type") == wanted["output_type"] == "stream"):
         return False
     text, old, new = output.get("text"), str(now.get("text", "")), str(wanted["text"])
-    if not isinstance(text, Text) or now.get("name") != wanted["name"] or not new.startswith(old):
+    if not isinstance(text, Text) or now.get("name") != wanted["name"]:
         return False
-    text.insert(len(old.encode()), new[len(old) :])
+    same_start = _common_start(old, new)
+    if same_start < len(old) // 2:
+        return False
+    first, end = len(old[:same_start].encode()), len(old.encode())  # positions in `text` count UTF-8 bytes
+    if first < end:
+        del text[first:end]
+    if same_start < len(new):
+        text.insert(first, new[same_start:])
     return True
+
+
+def _common_start(a: str, b: str) -> int:
+    """Return how many characters two texts have in common at their start, by halving: texts are long, and differ at their end."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def new_cell(cell: Object) -> Map[object]:

@@ -381,6 +381,12 @@ async def test_growing_text_is_added_to_and_not_written_anew(desk: Desk) -> None
     assert page.shared.outputs("c0") == [
         {"output_type": "stream", "name": "stdout", "text": text + "ä more\n"}
     ]
+    page.received.clear()
+    desk.tell("m1", text + "ö less\n")  # a progress bar draws its line anew
+    assert sum(map(len, page.received)) < 500
+    assert page.shared.outputs("c0") == [
+        {"output_type": "stream", "name": "stdout", "text": text + "ö less\n"}
+    ]
     desk.tell("m1", "all new\n")
     assert await desk.text() == "all new\n"
 

@@ -9,7 +9,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from minicolab_runtime.changes import Changes
+from minicolab_runtime.outputs import OutputLog
 from minicolab_runtime.recorder import KernelRecorder
 from minicolab_runtime.server import MAX_EXECUTIONS_BYTES, last_words
 from support.patience import PATIENCE, until
@@ -133,6 +136,27 @@ def test_what_is_left_at_the_end_is_bounded_and_the_newest_stays() -> None:
     large = "x" * (MAX_EXECUTIONS_BYTES // 3)
     found: list[dict[str, Any]] = [{"msg_id": f"m{i}", "changed": i, "outputs": [large]} for i in range(5)]
     assert [e["msg_id"] for e in last_words(found)] == ["m3", "m4"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown"),
+    [
+        (["10%", "\r20%", "\r100%", "\ndone\n"], "100%\ndone\n"),
+        (["long line\r", "short"], "shortline"),
+        (["a\r\nb\r\n"], "a\nb\n"),
+        (["kept\n", "1", "\b2", "\b3\n"], "kept\n3\n"),
+        (["x\n\b\by\n"], "x\ny\n"),
+        (["plain\n", "text"], "plain\ntext"),
+        (["wait\r"], "wait\r"),
+    ],
+)
+def test_a_progress_bar_is_kept_as_it_looks_and_not_as_it_was_drawn(parts: list[str], shown: str) -> None:
+    log = OutputLog()
+    for part in parts:
+        log.add("stream", {"name": "stdout", "text": part})
+    (output,) = log.snapshot()
+    assert output["text"] == shown
+    assert log.size == len(shown)
 
 
 def test_every_change_has_a_number_of_its_own_across_kernels() -> None:
