@@ -349,6 +349,20 @@ def _taken_away(machine: Machine) -> None:
 
 
 @in_private_mounts
+def test_after_a_restart_of_the_machine_nothing_is_mounted_and_all_is_made_or_removed_as_asked(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    for then in (_made_right, _taken_away):
+        machine.publish()
+        machine.volumes.apply({UID: [Drive(A, ADA, False), Drive(B, BOB, True)]})
+        subprocess.run(["umount", "--recursive", str(machine.place)], check=True)  # as a restart does
+        machine.volumes = machine.plugin()
+        then(machine)
+        machine.assert_nothing_left()
+
+
+@in_private_mounts
 def test_kubelet_is_served_on_sockets(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     published = threading.Event()
