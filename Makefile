@@ -1,5 +1,6 @@
 # make up      start the whole service on this machine and print its link
 # make test    set up and run the tests
+# make cluster-up / cluster-token USER=NAME / cluster-down      the service on a Kubernetes of its own (as root, with Go)
 #
 # STATE=DIR  PORT=N  CONFIG=FILE  TORCH_INDEX=FOLDER_OR_INDEX  PYTHON=python3.12
 
@@ -12,10 +13,10 @@ UP_FLAGS := $(if $(STATE),--state $(STATE)) $(if $(PORT),--port $(PORT)) $(if $(
             $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 SETUP_FLAGS := $(if $(CONFIG),--config $(CONFIG)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-.PHONY: up setup down status doctor test test-all test-browser lint format bench screenshot clean help
+.PHONY: up setup down status doctor cluster-up cluster-token cluster-down test test-all test-cluster test-browser lint format bench screenshot clean help
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 $(STAMP): pyproject.toml
 	@sh hub/setup/environment.sh "$(PYTHON)" "$(VENV)"
@@ -38,19 +39,37 @@ down status doctor: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/minicolab setup --environment minimal --tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not full_runtime and not slow"
+	$(BIN)/pytest -m "not full_runtime and not slow and not cluster"
 
 test-all: $(STAMP)
 	@$(BIN)/minicolab setup --tests $(SETUP_FLAGS)
+	@$(HARNESS) programs
 	@$(BIN)/minicolab setup --environment minimal --tests
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
+
+HARNESS := PYTHONPATH=tests $(BIN)/python -m cluster.harness $(if $(STATE),--state $(STATE))
+
+# A Kubernetes is made for them; the first time its programs are built, which takes about twelve minutes.
+test-cluster: $(STAMP)
+	@$(HARNESS) programs
+	$(BIN)/pytest -m cluster
+
+cluster-up: $(STAMP)
+	@$(HARNESS) up $(if $(PORT),--port $(PORT))
+
+cluster-token: $(STAMP)
+	@$(HARNESS) token "$(USER)"
+
+cluster-down: $(STAMP)
+	@$(HARNESS) down
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd images/runtime && ../../$(BIN)/mypy
+	MYPYPATH=tests $(BIN)/mypy -p cluster.harness
 	$(BIN)/lint-imports
 
 format: $(STAMP)

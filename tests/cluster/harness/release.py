@@ -1,0 +1,79 @@
+"""minicolab in the cluster: its images, its Helm release, and a way to it from this machine's loopback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+
+from cluster.harness import storage
+from cluster.harness.cluster import Cluster, wait_for
+from cluster.harness.errors import ClusterError
+from cluster.harness.lifecycle import processes_of
+from hub.settings import cache_folder
+from hub.setup.steps import say
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "helm" / "minicolab"
+VALUES = Path(__file__).parents[1] / "values.yaml"
+NAME = NAMESPACE = "minicolab"
+FORWARD = "forward"
+LONGEST = "300s"
+
+
+def image_archives() -> list[Path]:
+    """Return the image archives that `minicolab images build … --save` has left in the cache folder."""
+    return sorted((cache_folder() / "images").glob("*.tar"))
+
+
+def install(cluster: Cluster, port: int) -> str:
+    """Install or upgrade minicolab and make it reachable on loopback; return its address. Raise ClusterError."""
+    if not (CHART / "Chart.yaml").exists():
+        raise ClusterError(f"there is no chart in {CHART}; the cluster itself is up")
+    for archive in image_archives():
+        say(f"• Importing {archive.name}")
+        cluster.import_image(archive)
+    if cluster.layout is not None:
+        storage.replenish(cluster, cluster.layout.state / "volumes")
+    url = f"http://localhost:{port}"
+    cluster.helm(
+        *("upgrade", "--install", NAME, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
+        *("--values", str(VALUES), "--wait", "--timeout", LONGEST),
+    )
+    forward(cluster, port)
+    wait_for(lambda: _answers(url), f"{url} does not answer")
+    return url
+
+
+def forward(cluster: Cluster, port: int) -> None:
+    """Carry connections from this machine's loopback to the release's public service."""
+    if cluster.layout is None:
+        raise ClusterError(
+            f"reach it by: kubectl -n {NAMESPACE} port-forward service/{NAME}-proxy-public {port}:80"
+        )
+    service = json.loads(
+        cluster.kubectl("-n", NAMESPACE, "get", "service", f"{NAME}-proxy-public", "-o", "json")
+    )["spec"]
+    target = [str(port), service["clusterIP"], str(service["ports"][0]["port"])]
+    script = Path(__file__).with_name("forward.py")
+    processes = processes_of(cluster.layout)
+    processes.stop(FORWARD)
+    processes.start(FORWARD, [sys.executable, str(script), *target])
+
+
+def token(cluster: Cluster, user: str) -> str:
+    """Return an API token of a user of the release; the user is made when there is none."""
+    hub = ("-n", NAMESPACE, "exec", f"deployment/{NAME}-hub", "--", "minicolab")
+    cluster.kubectl(*hub, "user", "add", user, check=False)
+    return cluster.kubectl(*hub, "token", user).splitlines()[-1]
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Take the release away."""
+    cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+
+
+def _answers(url: str) -> bool:
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        return bool(reply.status < 500)
