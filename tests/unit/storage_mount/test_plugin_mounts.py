@@ -201,6 +201,34 @@ def test_a_volume_goes_while_a_file_in_it_is_open(tmp_path: Path) -> None:
 
 
 @in_private_mounts
+def test_a_file_system_that_hangs_keeps_no_volume_from_going(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.publish()
+    hangs, answers = threading.Event(), threading.Event()
+    opened = binds.source
+
+    @contextmanager
+    def slow(root: Path, folder: str) -> Iterator[int]:
+        hangs.set()
+        answers.wait()
+        with opened(root, folder) as found:
+            yield found
+
+    binds.source = slow
+    applied = threading.Thread(target=machine.volumes.apply, args=({UID: [Drive(A, ADA, False)]},))
+    applied.start()
+    until(hangs.is_set)
+    machine.volumes.unpublish(str(machine.place))
+    machine.assert_nothing_left()
+    machine.place.mkdir()  # the place is there again, and no volume
+    answers.set()
+    applied.join()
+    assert list(machine.place.iterdir()) == []
+    machine.place.rmdir()
+    machine.assert_nothing_left()
+
+
+@in_private_mounts
 def test_publish_and_unpublish_may_be_asked_for_again_and_again(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.volumes.unpublish(str(machine.place))
@@ -318,6 +346,20 @@ def _taken_away(machine: Machine) -> None:
     machine.volumes.apply({})
     assert not any((machine.place / name).is_mount() for name in (A, B))
     machine.volumes.unpublish(str(machine.place))
+
+
+@in_private_mounts
+def test_after_a_restart_of_the_machine_nothing_is_mounted_and_all_is_made_or_removed_as_asked(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path)
+    for then in (_made_right, _taken_away):
+        machine.publish()
+        machine.volumes.apply({UID: [Drive(A, ADA, False), Drive(B, BOB, True)]})
+        subprocess.run(["umount", "--recursive", str(machine.place)], check=True)  # as a restart does
+        machine.volumes = machine.plugin()
+        then(machine)
+        machine.assert_nothing_left()
 
 
 @in_private_mounts
