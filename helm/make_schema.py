@@ -47,6 +47,8 @@ def plain(node: Any) -> Any:
             out[key] = {name: plain(item) for name, item in value.items()}
         elif key not in DROPPED:
             out[key] = plain(value)
+    if "patternProperties" in out:  # pydantic leaves names of another pattern open, and refuses them itself
+        out["additionalProperties"] = False
     return out
 
 

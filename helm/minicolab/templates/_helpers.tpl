@@ -157,7 +157,7 @@ affinity: {{- toYaml . | nindent 2 }}
 - --config=/etc/minicolab/settings/minicolab.yaml
 - --state=/var/lib/minicolab
 - --secrets=/etc/minicolab/secrets
-- --bind={{ .root.Values.bind }}
+- {{ printf "--bind=%s" .root.Values.bind | quote }}
 - --at=proxy_api={{ $name }}-proxy-api.{{ $domain }}:8001
 - --at=hub={{ $name }}-hub.{{ $domain }}:8081
 - --at=documents={{ $name }}-documents.{{ $domain }}:8082
