@@ -50,12 +50,13 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
     machines = backend or make_backend(service)
-    scribe = Scribe(service, machines, clock)
+    documents_url = f"http://127.0.0.1:{service.ports.documents}"
+    scribe = Scribe(service, documents_url, machines, clock)
     return Control(
         service=service,
         sessions=sessions,
         orchestrator=Orchestrator(service, sessions, machines, hub, snapshots, scribe, epoch),
-        files=Files(f"http://127.0.0.1:{service.ports.documents}"),
+        files=Files(documents_url),
         keys=IdempotencyKeys(engine, clock),
         accelerators=Accelerators(NvmlInventory()),
         consent=ConsentStore(engine, sessions.ledger, clock),
