@@ -54,7 +54,7 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     backend = backend or make_backend(service)
     queue = make_claim_queue(service, engine, backend)
     claims = ClaimCarrier(queue[0], queue[1], sessions.ledger) if queue is not None else None
-    scribe = Scribe(service, backend, clock)
+    scribe = Scribe(service, service.url_of("documents"), backend, clock)
     return Control(
         service=service,
         sessions=sessions,

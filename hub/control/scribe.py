@@ -112,11 +112,11 @@ class Notes:
 
 
 class Scribe:
-    """Follows the runtimes of one installation."""
+    """Follows the runtimes of one installation. `documents_url` is where documents answers."""
 
-    def __init__(self, service: Service, backend: RuntimeBackend, clock: Clock) -> None:
+    def __init__(self, service: Service, documents_url: str, backend: RuntimeBackend, clock: Clock) -> None:
         self._service, self._backend, self._clock = service, backend, clock
-        self._documents = f"http://127.0.0.1:{service.ports.documents}/services/documents/api/v1/files/"
+        self._files = f"{documents_url.rstrip('/')}/services/documents/api/v1/files/"
         self._folder = service.state / FOLDER
         self._followed: dict[str, tuple[Notes, asyncio.Task[None]]] = {}
         self._pending: dict[str, Notes] = {}
@@ -295,7 +295,7 @@ class Scribe:
             notes.told(message, await self._post(notes, message))
 
     async def _post(self, notes: Notes, message: Json) -> Json:
-        url = f"{self._documents}{quote(notes.file_id, safe='')}/outputs"
+        url = f"{self._files}{quote(notes.file_id, safe='')}/outputs"
         headers = {
             "Authorization": f"Bearer {self._service.control_token}",
             "Content-Type": "application/json",

@@ -179,7 +179,8 @@ async def scribe(desk: Desk) -> AsyncIterator[Scribe]:
 
 
 def make_scribe(desk: Desk) -> Scribe:
-    return Scribe(desk.service, desk, SystemClock())  # type: ignore[arg-type]  # all that is used of a backend
+    documents = f"http://127.0.0.1:{desk.service.ports.documents}"
+    return Scribe(desk.service, documents, desk, SystemClock())  # type: ignore[arg-type]  # all of a backend it uses
 
 
 async def test_changes_are_told_without_outputs_until_documents_wants_them(
