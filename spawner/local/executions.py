@@ -39,6 +39,21 @@ def read(parts: Sequence[bytes | None], key: bytes) -> tuple[dict[str, Any], dic
     return header, parent, content
 
 
+def question(msg_id: str, key: bytes) -> list[bytes]:
+    """Return the frames of a request that a kernel answers once it has done all that came before: what it is."""
+    header = {
+        "msg_id": msg_id,
+        "msg_type": "kernel_info_request",
+        "session": msg_id,
+        "username": "minicolab",
+        "date": "1970-01-01T00:00:00Z",
+        "version": "5.3",
+    }
+    parts = [json.dumps(part).encode() for part in (header, {}, {}, {})]
+    mac = hmac.new(key, b"".join(parts), hashlib.sha256).hexdigest().encode() if key else b""
+    return [DELIMITER, mac, *parts]
+
+
 class Executions:
     """What one kernel runs. A new cell ends the one before on the same subshell, so a lost word is made good by the next."""
 

@@ -2,7 +2,8 @@
 
 A kernel is a living child of the runtime's server that was started with a connection file of its own. Its word about cells that run
 counts when it comes from the very process, by the credentials of its socket, and is signed with the key of its file; it is stamped
-when it arrives here. A cell that runs is use, however silent. A kernel that can not be heard so (it is wrapped in another program,
+when it arrives here. A cell that runs is use, however silent. A cell may have begun before we listened, so a kernel is asked what it
+is: that it answers in turn, and until it does, it runs something. A kernel that can not be heard so (it is wrapped in another program,
 something else sits on its socket) is judged by what its processes compute, on the processor or an accelerator. When the process
 ends, so does what it said; while it is stopped, it runs nothing.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
+import secrets
 import socket
 import stat
 import struct
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spawner.local import gpu_use, linux, processes, zmtp
+from spawner.local import executions, gpu_use, linux, processes, zmtp
 from spawner.local.executions import Executions, read
 from spawner.local.safe_read import read_object
 
@@ -31,9 +34,19 @@ TOPICS = (
 )  # of kernels on IPython's and on xeus' foundations; their outputs are not sent to us
 MOST_KERNELS = 32
 COMPUTES = 0.05  # processors in use from which a kernel that can not be heard counts as computing
+WINDOW_SECONDS = 1.0  # over which it is measured, at least: the kernel counts in hundredths
 AGAIN_SECONDS = 0.2
+SOON_SECONDS, START_SECONDS, LATER_SECONDS = 0.05, 60.0, 10.0
 MOST_PER_LOOK, MOST_MESSAGES_PAUSE = 200, 0.1  # of one kernel: a flood must not take the machine's time
 ARRIVE_SECONDS = 0.05
+FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    TimeoutError,
+    zmtp.NotZmtp,
+)  # what a socket of a user's may bring about
 _FILE = re.compile(rb"kernel-[0-9a-f-]{36}\.json$")
 
 
@@ -46,6 +59,7 @@ class Kernel:
     process: int
     executions: Executions = field(default_factory=Executions)
     heard: bool = False
+    asked: str = ""  # the question whose answer is awaited
     computed: tuple[float, float] | None = None  # when we looked, and the processor's seconds until then
     computes: bool = False
 
@@ -63,7 +77,8 @@ class KernelUse:
     def busy(self) -> bool:
         """Whether a cell runs now."""
         return any(
-            kernel.computes or (kernel.executions.busy and processes.goes_on(kernel.pid))
+            kernel.computes
+            or (bool(kernel.executions.busy or kernel.asked) and processes.goes_on(kernel.pid))
             for kernel in self._kernels.values()
         )
 
@@ -105,7 +120,7 @@ class KernelUse:
         self._look_for_kernels()
         await asyncio.sleep(ARRIVE_SECONDS)
         for kernel in list(self._kernels.values()):
-            if not kernel.heard:
+            if not (kernel.heard or kernel.asked):
                 kernel.computes = await self._computes(kernel)
             elif kernel.computes:
                 kernel.computes = False
@@ -150,16 +165,16 @@ class KernelUse:
             del self._kernels[kernel.pid], self._tasks[kernel.pid]
 
     async def _listen_again_and_again(self, kernel: Kernel) -> None:
-        wait = AGAIN_SECONDS
+        began = linux.boottime()
         while True:
             try:
                 await self._listen(kernel)
-            except (OSError, ValueError, KeyError, TypeError, TimeoutError, zmtp.NotZmtp):
+            except FAULTS:
                 # It is not there yet, or not what it should be: then nothing of it counts but what it computes.
                 self.used_at()
-                kernel.heard, kernel.executions = False, Executions()
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, 10.0)
+                kernel.heard, kernel.asked, kernel.executions = False, "", Executions()
+            # One that has just been started makes its sockets at any moment, and may be given its first cell right after.
+            await asyncio.sleep(SOON_SECONDS if linux.boottime() < began + START_SECONDS else LATER_SECONDS)
 
     async def _listen(self, kernel: Kernel) -> None:
         """Take in what a kernel says until the connection ends. Raise OSError and others when it is not to be heard."""
@@ -167,13 +182,12 @@ class KernelUse:
         key, scheme = str(told["key"]).encode(), told.get("signature_scheme")
         if told["transport"] != "ipc" or (key and scheme != "hmac-sha256"):
             raise ValueError("not as our server makes it")
-        name = f"{kernel.file.removesuffix('.json')}-ipc-{int(str(told['iopub_port']))}"
-        with _address(self._run / KERNELS, name) as path:
-            reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await self._connect(kernel, told["iopub_port"])
+        asking: asyncio.Task[None] | None = None
         try:
-            if _peer(writer) != kernel.pid:
-                raise ValueError("another process sits on the kernel's socket")
             await zmtp.subscribe(reader, writer, TOPICS)
+            if "shell_port" in told:
+                asking = asyncio.create_task(self._ask(kernel, told["shell_port"], key))
             taken = 0
             async for parts in zmtp.messages(reader, writer):
                 with contextlib.suppress(ValueError):
@@ -183,10 +197,45 @@ class KernelUse:
                     await asyncio.sleep(MOST_MESSAGES_PAUSE)
         finally:
             writer.close()
+            if asking is not None:
+                asking.cancel()
+
+    async def _connect(
+        self, kernel: Kernel, port: object
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection to one of the kernel's sockets. Raise OSError, or ValueError when another process sits there."""
+        name = f"{kernel.file.removesuffix('.json')}-ipc-{int(str(port))}"
+        with _address(self._run / KERNELS, name) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+        if _peer(writer) != kernel.pid:
+            writer.close()
+            raise ValueError("another process sits on the kernel's socket")
+        return reader, writer
+
+    async def _ask(self, kernel: Kernel, port: object, key: bytes) -> None:
+        """Ask until there is an answer: the first question may come before our subscription does."""
+        question, sent, wait = f"minicolab-{secrets.token_hex(8)}", False, SOON_SECONDS
+        for number in itertools.count():
+            if sent and not kernel.asked:
+                return
+            with contextlib.suppress(*FAULTS):
+                reader, writer = await self._connect(kernel, port)
+                try:
+                    await zmtp.shake_hands(reader, writer, b"DEALER", (b"ROUTER",))
+                    if not sent:
+                        kernel.asked, sent = question, True
+                    await zmtp.send(writer, executions.question(f"{question}-{number}", key))
+                    await asyncio.sleep(wait)
+                finally:
+                    writer.close()
+            await asyncio.sleep(SOON_SECONDS)
+            wait = min(2 * wait, LATER_SECONDS)
 
     def _take_in(self, kernel: Kernel, parts: list[bytes | None], key: bytes) -> None:
         header, parent, content = read(parts, key)
         kernel.heard = True
+        if kernel.asked and str(parent.get("msg_id")).startswith(kernel.asked):
+            kernel.asked = ""
         if kernel.executions.heard(header, parent, content):
             self._last = linux.boottime()
 
@@ -194,10 +243,12 @@ class KernelUse:
 
     async def _computes(self, kernel: Kernel) -> bool:
         now = linux.boottime()
+        if kernel.computed is not None and now - kernel.computed[0] < WINDOW_SECONDS:
+            return kernel.computes
         tree = processes.tree_of(kernel.pid)
         seconds = sum(processes.cpu_seconds(pid) for pid in tree)
         before, kernel.computed = kernel.computed, (now, seconds)
-        if before is None or now <= before[0]:
+        if before is None:
             return False
         if (seconds - before[1]) / (now - before[0]) >= COMPUTES:
             return True

@@ -1,4 +1,4 @@
-"""A subscriber of ZMTP 3.0, the protocol of ZeroMQ sockets: what a supervisor needs to hear a kernel's iopub channel.
+"""A client of ZMTP 3.0, the protocol of ZeroMQ sockets: what a supervisor needs to hear a kernel's iopub channel, and to ask it.
 
 The standard library alone, and nothing trusted: what sends is a program of the runtime's user. No frame makes us hold more than
 MOST_BYTES; a longer one is read past and told as None.
@@ -44,6 +44,23 @@ async def subscribe(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, topics: Sequence[bytes]
 ) -> None:
     """Shake hands and ask for the messages that begin with one of `topics`. Raise NotZmtp, OSError or TimeoutError."""
+    await shake_hands(reader, writer, b"SUB", (b"PUB", b"XPUB"))
+    for topic in topics:
+        writer.write(frame(b"\x01" + topic))
+    await writer.drain()
+
+
+async def send(writer: asyncio.StreamWriter, parts: Sequence[bytes]) -> None:
+    """Send one message after the handshake. Raise OSError."""
+    for number, part in enumerate(parts, 1):
+        writer.write(frame(part, _MORE if number < len(parts) else 0))
+    await writer.drain()
+
+
+async def shake_hands(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ours: bytes, theirs: Sequence[bytes]
+) -> None:
+    """Say which kind of socket we are, to one of the kinds `theirs`. Raise NotZmtp, OSError or TimeoutError."""
     async with asyncio.timeout(HANDSHAKE_SECONDS):
         writer.write(GREETING)
         greeting = await _exactly(reader, len(GREETING))
@@ -51,15 +68,12 @@ async def subscribe(
             raise NotZmtp("no greeting of version 3")
         if greeting[12:32].rstrip(b"\0") != _MECHANISM:
             raise NotZmtp(f"another mechanism: {greeting[12:32]!r}")
-        writer.write(ready(b"SUB"))
+        writer.write(ready(ours))
         flags, body = await _frame(reader)
         if not flags & _COMMAND or body is None or not body.startswith(b"\x05READY"):
             raise NotZmtp("refused")
-        if not any(_socket_type(kind) in body for kind in (b"PUB", b"XPUB")):
-            raise NotZmtp("not a publisher")
-        for topic in topics:
-            writer.write(frame(b"\x01" + topic))
-        await writer.drain()
+        if not any(_socket_type(kind) in body for kind in theirs):
+            raise NotZmtp("another kind of socket")
 
 
 async def messages(

@@ -38,7 +38,7 @@ for line in sys.stdin:
         publisher.send_multipart([b"kernel.1.status", b"<IDS|MSG>", mac, *parts])
     print("did", line, end="", flush=True)
 """
-SITS = "import sys; sys.stdin.read()"
+SITS = "import sys; print('sits', flush=True); sys.stdin.read()"
 SPINS = "while True: pass"
 
 
@@ -76,6 +76,16 @@ class Kernels:
         self.processes.append(process)
         return process
 
+    async def sitting(self, path: str) -> subprocess.Popen[str]:
+        """Start a kernel that does nothing and return once it is seen and its start is no longer counted."""
+        process = self.start(SITS, path)
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "sits\n"
+        await self.use.look()
+        await asyncio.sleep(kernel_use.WINDOW_SECONDS)
+        await self.use.look()
+        return process
+
     async def kernel(self, number: int = 1, key: str = KEY) -> subprocess.Popen[str]:
         process = self.start(KERNEL, str(self.describe(number)), key)
         assert process.stdout is not None
@@ -102,6 +112,7 @@ async def tell(process: subprocess.Popen[str], line: str) -> None:
 @pytest.fixture
 async def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kernels]:
     monkeypatch.setattr(kernel_use, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(kernel_use, "WINDOW_SECONDS", 0.3)
     kernels = Kernels(tmp_path)
     yield kernels
     await kernels.end()
@@ -169,6 +180,38 @@ async def test_a_new_process_on_the_same_socket_is_a_new_kernel(kernels: Kernels
         await until_async(lambda: not kernels.use.busy)
 
 
+ANSWERS = """
+import os, sys, zmq
+from jupyter_client.session import Session
+name, key = sys.argv[2].rpartition("/")[2].removesuffix(".json"), sys.argv[3].encode()
+context, session = zmq.Context(), Session(key=key)
+shell, publisher = context.socket(zmq.ROUTER), context.socket(zmq.PUB)
+shell.bind(f"ipc://{name}-ipc-1")
+publisher.bind(f"ipc://{name}-ipc-2")
+print("bound", flush=True)
+sys.stdin.readline()  # a cell that began before anybody listened
+print("did", "end", flush=True)
+while True:
+    identities, message = session.recv(shell, mode=0)
+    for state in ("busy", "idle"):
+        session.send(publisher, "status", {"execution_state": state}, parent=message, ident=b"kernel.1.status")
+"""
+
+
+async def test_a_cell_that_began_before_anybody_listened_is_use_until_it_ends(kernels: Kernels) -> None:
+    kernel = kernels.start(ANSWERS, str(kernels.describe(1, shell_port=1)), KEY)
+    assert kernel.stdout is not None
+    assert await asyncio.to_thread(kernel.stdout.readline) == "bound\n"
+    await until_async(lambda: kernels.use.busy)
+    for _ in range(5):
+        await kernels.use.look()
+        assert kernels.use.busy
+        await asyncio.sleep(0.1)
+    await tell(kernel, "end")
+    await until_async(lambda: not kernels.use.busy)
+    assert not await looks(kernels.use)
+
+
 async def test_words_signed_with_another_key_are_not_believed(kernels: Kernels) -> None:
     kernel = await kernels.kernel(key="x" * 32)
     await tell(kernel, "subscribed")
@@ -182,7 +225,7 @@ async def test_another_process_on_a_kernels_socket_is_not_believed(kernels: Kern
     liar = kernels.start(KERNEL, f"elsewhere/{NAME.format(1)}", KEY)
     assert liar.stdout is not None
     assert await asyncio.to_thread(liar.stdout.readline) == "bound\n"
-    kernel = kernels.start(SITS, path)
+    kernel = await kernels.sitting(path)
     for _ in range(10):
         await tell(liar, "busy c1 execute_request")
         assert not await looks(kernels.use, 1)
@@ -208,18 +251,8 @@ async def test_a_process_that_is_no_child_of_the_server_is_no_kernel(kernels: Ke
     wrapped.communicate()
 
 
-@pytest.mark.parametrize(("code", "busy"), [(SPINS, True), (SITS, False)])
-async def test_a_kernel_that_can_not_be_heard_is_judged_by_what_it_computes(
-    kernels: Kernels, code: str, busy: bool
-) -> None:
-    process = kernels.start(code, str(kernels.describe(1)))
-    if not busy:
-        await kernels.use.look()  # what it took to start counts as computing, too
-        await asyncio.sleep(0.5)
-        await kernels.use.look()
-        assert not await looks(kernels.use)
-        return
-    await until_async(lambda: kernels.use._kernels)
+async def test_a_kernel_that_can_not_be_heard_is_used_while_it_computes(kernels: Kernels) -> None:
+    process = kernels.start(SPINS, str(kernels.describe(1)))
 
     async def seen() -> None:
         while not kernels.use.busy:
@@ -230,6 +263,11 @@ async def test_a_kernel_that_can_not_be_heard_is_judged_by_what_it_computes(
         await seen()
     process.kill()
     await until_async(lambda: not kernels.use.busy)
+
+
+async def test_a_kernel_that_can_not_be_heard_and_does_nothing_is_not_used(kernels: Kernels) -> None:
+    await kernels.sitting(str(kernels.describe(1)))
+    assert not await looks(kernels.use, 8)
 
 
 async def test_a_kernel_that_is_heard_and_idle_is_idle_whatever_it_computes(kernels: Kernels) -> None:
@@ -272,9 +310,8 @@ async def test_no_link_leads_us_to_another_socket(kernels: Kernels, tmp_path: Pa
 async def test_a_connection_file_that_is_none_is_none(kernels: Kernels, trick: str) -> None:
     path = str(kernels.folder / f"{NAME.format(1)}.json")
     exec(trick, {"os": os, "p": path})
-    kernels.start(SITS, path)
-    await until_async(lambda: kernels.use._kernels)
-    assert not await looks(kernels.use, 2)
+    await kernels.sitting(path)
+    assert not await looks(kernels.use, 4)
     # And others are heard all the same.
     kernel = await kernels.kernel(2)
     await tell(kernel, "subscribed")
