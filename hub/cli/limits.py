@@ -7,6 +7,7 @@ import sys
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from hub.cli import simulate
 from hub.cli.common import (
     CONFLICT,
     NOT_FOUND,
@@ -52,6 +53,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     show = quota.add_parser("show", help="show a user's limits, and what is left of their budgets")
     show.add_argument("user")
     show.set_defaults(run=_quota)
+    simulate.add_parser(quota)
     grant = quota.add_parser("grant", help="add hours to a budget of a user or team")
     grant.add_argument("budget")
     grant.add_argument("holder", help="user or team")
