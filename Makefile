@@ -38,7 +38,7 @@ down status doctor: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/minicolab setup --environment minimal --tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not full_runtime and not slow"
+	$(BIN)/pytest -m "not full_runtime and not slow and not docker"
 
 test-all: $(STAMP)
 	@$(BIN)/minicolab setup --tests $(SETUP_FLAGS)

@@ -14,6 +14,7 @@ from support.docker_engine import MACHINE_SIDE, Engine
 from support.patience import until
 from support.service import Running, running
 
+pytestmark = pytest.mark.docker
 CONFIG = """\
 service: {{bind: 0.0.0.0}}
 quota: {{max_runtimes: 20}}
@@ -41,7 +42,9 @@ def containers(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_signed_in_user_runs_a_cell_in_a_container(containers: Running) -> None:
     file = containers.make_file("ada")
     model = containers.start_runtime("ada", file["id"])
-    text = containers.execute("ada", model["id"], "import socket, os; print(socket.gethostname(), os.getuid())")
+    text = containers.execute(
+        "ada", model["id"], "import socket, os; print(socket.gethostname(), os.getuid())"
+    )
     assert text == f"{model['id']} 0\n"
     containers.end_runtimes("ada")
     containers.wait_for_state("ada", model["id"], {"ended"})
@@ -51,7 +54,7 @@ def test_a_drive_is_mounted_after_consent_and_is_the_users_own(containers: Runni
     file = containers.make_file("bob")
     model = containers.start_runtime("bob", file["id"])
     path = f"/services/control/api/v1/runtimes/{model['id']}/mounts"
-    reply = containers.api("bob", "POST", path, json={"target": "/content/drive", "readonly": False})
+    reply = containers.api("bob", "POST", path, json={"path": "/content/drive", "readonly": False})
     assert reply.status_code in (200, 201), reply.text
     text = containers.execute("bob", model["id"], "import os; print(os.listdir('/content/drive/MyDrive'))")
     assert file["name"] in text
