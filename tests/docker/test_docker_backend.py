@@ -18,6 +18,7 @@ from spawner.ports import BackendError
 from support.docker_engine import Engine
 from support.patience import PATIENCE, Stopwatch, until_async
 from tests.docker.docker_support import STOPPED, Bench, Runtime
+from tests.docker.registry import registry
 
 pytestmark = pytest.mark.docker
 USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
@@ -118,6 +119,35 @@ async def test_an_unknown_image_is_named_and_leaves_nothing(bench: Bench) -> Non
         await backend.start(bench.spec(), lambda phase, sentence="": None)
     assert refused.value.code == "unknown_image"
     assert bench.leftovers() == []
+
+
+async def test_a_pull_is_told_in_percent_and_keeps_nobody_else_waiting(bench: Bench) -> None:
+    with registry(bench.engine.machine_address) as served:
+        backend, told = bench.another(pull=True, image=served.image), []
+        start = asyncio.create_task(
+            backend.start(bench.spec("bob"), lambda phase, sentence="": told.append((phase, sentence)))
+        )
+        await until_async(served.half_way.is_set)
+        other = await bench.start("ada")  # meanwhile
+        assert await other.run("print('here')") == "here\n"
+        assert not start.done()
+        served.go_on.set()
+        with pytest.raises(BackendError) as failed:  # it is no runtime, but it came
+            await start
+        assert failed.value.code == "start_failed"
+        bench.engine.docker("image", "rm", served.image)
+    assert told[0] == (Phase.PREPARING, f"Pulling the image {served.image}")
+    shares = [int(s.rpartition("(")[2].split()[0]) for phase, s in told[1:] if phase is Phase.PREPARING]
+    assert shares == sorted(set(shares))
+    assert any(0 < share < 100 for share in shares) and shares[-1] == 100
+
+
+async def test_an_image_that_can_not_be_pulled_says_so(bench: Bench) -> None:
+    with registry(bench.engine.machine_address) as served:
+        missing = bench.another(pull=True, image=f"{served.address}/team/other:7")
+        with pytest.raises(BackendError, match="other:7 can not be had") as refused:
+            await missing.start(bench.spec(), lambda phase, sentence="": None)
+        assert refused.value.code == "unknown_image"
 
 
 async def test_a_start_that_fails_says_why_and_leaves_nothing(bench: Bench) -> None:

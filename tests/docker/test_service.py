@@ -16,7 +16,6 @@ from support.service import Running, running
 
 pytestmark = pytest.mark.docker
 CONFIG = """\
-service: {{bind: 0.0.0.0}}
 quota: {{max_runtimes: 20}}
 runtimes:
   backend: docker
