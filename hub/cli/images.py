@@ -51,7 +51,9 @@ def engine_client(url: str | None, seconds: float = 30) -> Any:
     import docker
 
     try:
-        client = docker.DockerClient(base_url=url, timeout=seconds) if url else docker.from_env(timeout=seconds)
+        client = (
+            docker.DockerClient(base_url=url, timeout=seconds) if url else docker.from_env(timeout=seconds)
+        )
         client.ping()
     except docker.errors.DockerException as error:
         raise SetupError(f"The Docker engine does not answer: {error}") from error

@@ -199,8 +199,12 @@ class DockerBackend(ContainerBackend):
         try:
             return await super().start(spec, on_phase)
         except (BackendError, asyncio.CancelledError) as error:
-            if not _is_taken(error) and GOOD_ID.fullmatch(spec.id):
-                self._left_reason(spec.id)  # this start's caller has been told
+            if _is_taken(error) or not GOOD_ID.fullmatch(spec.id):
+                raise
+            left = self._left_reason(spec.id)  # this start's caller is told, nobody later
+            if left is not None and isinstance(error, BackendError) and error.code == "start_failed":
+                # Somebody else may have put the container away before we could look.
+                raise BackendError(left.code, left.message) from error
             raise
 
     # -- look -------------------------------------------------------------------------------------------------
