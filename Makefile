@@ -39,7 +39,7 @@ down status doctor: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/minicolab setup --environment minimal --tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not full_runtime and not slow and not cluster"
+	$(BIN)/pytest -m "not full_runtime and not slow and not cluster and not docker"
 
 test-all: $(STAMP)
 	@$(BIN)/minicolab setup --tests $(SETUP_FLAGS)

@@ -11,6 +11,7 @@ from hub.setup.images import PREFIX, Image, build, image_called, known_images, s
 from hub.setup.steps import SetupError, say, step
 
 ESTIMATE_SECONDS = 180.0
+BUILD_SECONDS = 3600.0  # without a word of the builder
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,12 +46,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default=PREFIX, help="registry and repository (default: %(default)s)")
 
 
-def _client(url: str | None) -> Any:
+def engine_client(url: str | None, seconds: float = 30) -> Any:
     """Return a client of the engine. Raise SetupError."""
     import docker
 
     try:
-        client = docker.DockerClient(base_url=url, timeout=3600) if url else docker.from_env(timeout=3600)
+        client = (
+            docker.DockerClient(base_url=url, timeout=seconds) if url else docker.from_env(timeout=seconds)
+        )
         client.ping()
     except docker.errors.DockerException as error:
         raise SetupError(f"The Docker engine does not answer: {error}") from error
@@ -59,7 +62,7 @@ def _client(url: str | None) -> Any:
 
 def _list(arguments: argparse.Namespace) -> int:
     try:
-        client = _client(arguments.docker)
+        client = engine_client(arguments.docker)
     except SetupError:
         client = None
     rows = [_row(image, client) for image in known_images(arguments.prefix)]
@@ -95,7 +98,7 @@ def _row(image: Image, client: Any) -> dict[str, Any]:
 
 def _build(arguments: argparse.Namespace) -> int:
     try:
-        client = _client(arguments.docker)
+        client = engine_client(arguments.docker, BUILD_SECONDS)
     except SetupError as error:
         fail(TRY_LATER, str(error))
     try:

@@ -1,6 +1,6 @@
 """The Docker backend: a runtime is a container of the engine on this machine, found by its name and labels.
 
-Below `folder` (DIR/runtimes) a runtime has a folder that holds its /content and its lock; like the local backend's, what ended ones left
+Below `folder` (DIR/runtimes) a runtime has a folder that holds its /content; like the local backend's, what ended ones left
 lies in `.ended`. Hub and control each have an instance; who looks first at a container that ended puts its reason and /content there.
 """
 
@@ -45,7 +45,7 @@ KILLED = 137
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
 NETWORK_LOCK = ".network"
-LOCK, SNAPSHOT_BYTES, ASKED = "lock", "snapshot-bytes", "asked.json"
+MADE, SNAPSHOT_BYTES, ASKED = "made", "snapshot-bytes", "asked.json"
 
 
 class DockerBackend(ContainerBackend):
@@ -91,7 +91,21 @@ class DockerBackend(ContainerBackend):
         await self._have_image(on_phase)
         on_phase(Phase.SANDBOX)
         await self._have_network()
-        owner = await self._owner()
+        making = asyncio.ensure_future(self._make(spec, told, await self._owner()))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            [made] = await asyncio.gather(making, return_exceptions=True)
+            if not _is_taken(made):  # now it is known what there is to remove
+                await asyncio.shield(self._abandon(spec.id))
+            raise
+        except BackendError as error:
+            if not _is_taken(error):
+                await asyncio.shield(self._abandon(spec.id))
+            raise
+
+    async def _make(self, spec: RuntimeSpec, told: str, owner: int) -> None:
+        """Make the runtime's folder and container, and start it. Raise BackendError; `already_exists`: nothing is ours."""
         try:
             content = await asyncio.to_thread(self._make_folder, spec, owner)
         except FileExistsError:
@@ -100,31 +114,21 @@ class DockerBackend(ContainerBackend):
             message = f"The runtime's folder can not be made: {error.strerror}."
             raise BackendError("start_failed", message) from error
         arguments = container_arguments(spec, self._settings, told, str(content), SystemClock().now())
-        making = asyncio.ensure_future(self._make(spec.id, arguments))
-        try:
-            await asyncio.shield(making)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                await asyncio.gather(
-                    making, return_exceptions=True
-                )  # then it is known what there is to remove
-            if isinstance(error, BackendError) and error.code == "already_exists":
-                await asyncio.to_thread(self._remove_folder, spec.id)
-            else:
-                await asyncio.shield(self._remove(spec.id))
-                self._left_reason(spec.id)
-            raise
-
-    async def _make(self, runtime_id: str, arguments: dict[str, Any]) -> None:
-        name = container_name(self._settings.installation, runtime_id)
+        name = container_name(self._settings.installation, spec.id)
         try:
             made = await self._engine.call(lambda api: api.create_container_from_config(arguments, name))
             await self._engine.call(lambda api: api.start(made["Id"]))
         except APIError as error:
             why = str(error.explanation or error)[:300]
             if error.status_code == 409 and "in use" in why:
-                raise _taken(runtime_id) from error
+                await asyncio.to_thread(self._remove_folder, spec.id)
+                raise _taken(spec.id) from error
             raise BackendError("start_failed", f"The container can not be started: {why}") from error
+
+    async def _abandon(self, runtime_id: str) -> None:
+        """Leave nothing of a start that failed or was given up."""
+        await self._remove(runtime_id)
+        self._left_reason(runtime_id)
 
     async def _have_image(self, on_phase: OnPhase) -> None:
         image = self._settings.image
@@ -171,7 +175,7 @@ class DockerBackend(ContainerBackend):
             content.mkdir(mode=0o755)
             if owner != os.geteuid():
                 os.chown(content, owner, owner)
-            (draft / LOCK).touch(mode=0o600)
+            (draft / MADE).touch(mode=0o600)
             (draft / SNAPSHOT_BYTES).write_text(str(spec.snapshot_bytes))
             if folder.exists():
                 raise FileExistsError(str(folder))
@@ -194,9 +198,13 @@ class DockerBackend(ContainerBackend):
     async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Any:
         try:
             return await super().start(spec, on_phase)
-        except BackendError as error:
-            if error.code not in ("bad_id", "already_exists"):
-                self._left_reason(spec.id)  # this start's caller has been told
+        except (BackendError, asyncio.CancelledError) as error:
+            if _is_taken(error) or not GOOD_ID.fullmatch(spec.id):
+                raise
+            left = self._left_reason(spec.id)  # this start's caller is told, nobody later
+            if left is not None and isinstance(error, BackendError) and error.code == "start_failed":
+                # Somebody else may have put the container away before we could look.
+                raise BackendError(left.code, left.message) from error
             raise
 
     # -- look -------------------------------------------------------------------------------------------------
@@ -288,7 +296,7 @@ class DockerBackend(ContainerBackend):
         if await self._inspect(runtime_id) is not None:
             return False
         with contextlib.suppress(OSError):
-            made = (self._folder / runtime_id / LOCK).stat().st_mtime
+            made = (self._folder / runtime_id / MADE).stat().st_mtime
             return SystemClock().now().timestamp() - made < containers.START_ALLOWANCE.total_seconds()
         return False
 
@@ -343,21 +351,23 @@ class DockerBackend(ContainerBackend):
 
     @asynccontextmanager
     async def _locked(self, runtime_id: str) -> AsyncIterator[None]:
-        """Hold the lock of a runtime's folder: hub and control may want to put the same one away."""
+        """Hold the lock of a runtime's name: hub and control may want to put the same one away."""
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path = self._folder / f".lock-{runtime_id}"
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                await _lock(fd)
+            except asyncio.CancelledError:
+                os.close(fd)
+                raise
+            if _is_still(path, fd):
+                break
+            os.close(fd)  # who held it has put it away: there may be a new one by now
         try:
-            fd = os.open(self._folder / runtime_id / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            yield  # its folder is gone: then there is nothing of it to fight over
-            return
-        try:
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(LOOK_SECONDS)
             yield
         finally:
+            path.unlink(missing_ok=True)
             os.close(fd)
 
     async def _leave(self, found: dict[str, Any], place: Place) -> None:
@@ -491,8 +501,29 @@ class DockerBackend(ContainerBackend):
         return tuple(ended / f"{runtime_id}{suffix}" for suffix in (".content", ".tar.gz", ".note"))  # type: ignore[return-value]
 
 
+async def _lock(fd: int) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    """Return whether the file that is open is the one that has this name now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except OSError:
+        return False
+
+
 def _taken(runtime_id: str) -> BackendError:
     return BackendError("already_exists", f"A runtime named {runtime_id} exists already.")
+
+
+def _is_taken(error: object) -> bool:
+    return isinstance(error, BackendError) and error.code == "already_exists"
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -34,3 +34,10 @@ async def plain(tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
     """A backend whose runtimes are uid 1000, without capabilities."""
     async with make_bench(tmp_path, engine, root=False) as bench:
         yield bench
+
+
+@pytest.fixture(params=[True, False], ids=["root", "user"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
+    """Both of them, one after the other."""
+    async with make_bench(tmp_path, engine, root=request.param) as bench:
+        yield bench

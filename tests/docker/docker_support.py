@@ -99,9 +99,10 @@ class Bench:
     def container(self, spec: RuntimeSpec) -> str:
         return container_name(self.settings.installation, spec.id)
 
-    def another(self, **changes: object) -> DockerBackend:
+    def another(self, *, pull: bool = False, **changes: object) -> DockerBackend:
         """Return a backend as another process, or the hub after a restart, would make it."""
-        return make_backend(self.folder, self.engine, replace(self.settings, **changes))  # type: ignore[arg-type]
+        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        return make_backend(self.folder, self.engine, settings, pull=pull)
 
     def containers(self) -> list[str]:
         """Return the names of this installation's containers, ended ones too."""
@@ -114,13 +115,15 @@ class Bench:
         return self.containers() + [name for name in folders if name not in (".ended", ".network")]
 
 
-def make_backend(folder: Path, engine: Engine, settings: ContainerSettings) -> DockerBackend:
+def make_backend(
+    folder: Path, engine: Engine, settings: ContainerSettings, *, pull: bool = False
+) -> DockerBackend:
     return DockerBackend(
         folder,
         lambda runtime_id: supervisor_key(MASTER, runtime_id),
         settings,
         url=engine.url,
-        pull=False,
+        pull=pull,
     )
 
 

@@ -18,7 +18,9 @@ from spawner.ports import BackendError
 from support.docker_engine import Engine
 from support.patience import PATIENCE, Stopwatch, until_async
 from tests.docker.docker_support import STOPPED, Bench, Runtime
+from tests.docker.registry import registry
 
+pytestmark = pytest.mark.docker
 USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
 
 
@@ -117,6 +119,35 @@ async def test_an_unknown_image_is_named_and_leaves_nothing(bench: Bench) -> Non
         await backend.start(bench.spec(), lambda phase, sentence="": None)
     assert refused.value.code == "unknown_image"
     assert bench.leftovers() == []
+
+
+async def test_a_pull_is_told_in_percent_and_keeps_nobody_else_waiting(bench: Bench) -> None:
+    with registry(bench.engine.machine_address) as served:
+        backend, told = bench.another(pull=True, image=served.image), []
+        start = asyncio.create_task(
+            backend.start(bench.spec("bob"), lambda phase, sentence="": told.append((phase, sentence)))
+        )
+        await until_async(served.half_way.is_set)
+        other = await bench.start("ada")  # meanwhile
+        assert await other.run("print('here')") == "here\n"
+        assert not start.done()
+        served.go_on.set()
+        with pytest.raises(BackendError) as failed:  # it is no runtime, but it came
+            await start
+        assert failed.value.code == "start_failed"
+        bench.engine.docker("image", "rm", served.image)
+    assert told[0] == (Phase.PREPARING, f"Pulling the image {served.image}")
+    shares = [int(s.rpartition("(")[2].split()[0]) for phase, s in told[1:] if phase is Phase.PREPARING]
+    assert shares == sorted(set(shares))
+    assert any(0 < share < 100 for share in shares) and shares[-1] == 100
+
+
+async def test_an_image_that_can_not_be_pulled_says_so(bench: Bench) -> None:
+    with registry(bench.engine.machine_address) as served:
+        missing = bench.another(pull=True, image=f"{served.address}/team/other:7")
+        with pytest.raises(BackendError, match="other:7 can not be had") as refused:
+            await missing.start(bench.spec(), lambda phase, sentence="": None)
+        assert refused.value.code == "unknown_image"
 
 
 async def test_a_start_that_fails_says_why_and_leaves_nothing(bench: Bench) -> None:
@@ -412,11 +443,8 @@ async def until_async_observed(bench: Bench, runtime: Runtime) -> None:
 # -- drives ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["bench", "plain"])
-async def test_a_drive_appears_live_can_be_written_and_goes_again(
-    request: pytest.FixtureRequest, mode: str, tmp_path: Path
-) -> None:
-    bench: Bench = request.getfixturevalue(mode)
+async def test_a_drive_appears_live_can_be_written_and_goes_again(either: Bench, tmp_path: Path) -> None:
+    bench = either
     drive = tmp_path / "drive" / "d-1"
     drive.mkdir(parents=True)
     (drive / "old.txt").write_text("from before")
@@ -426,7 +454,7 @@ async def test_a_drive_appears_live_can_be_written_and_goes_again(
     assert await bench.backend.mounts(runtime.id) == [MountPoint("/content/drive", False)]
     code = (
         "print(open('/content/drive/MyDrive/old.txt').read())\n"
-        "open('/content/drive/My Drive/new.txt', 'w').write('from inside')\n"
+        "_ = open('/content/drive/My Drive/new.txt', 'w').write('from inside')\n"
     )
     assert await runtime.run(code) == "from before\n"
     assert (drive / "new.txt").read_text() == "from inside"
@@ -485,11 +513,8 @@ async def test_no_end_takes_a_drive_with_it(bench: Bench, tmp_path: Path, how: s
 # -- what is left ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["bench", "plain"])
-async def test_content_is_kept_for_who_wants_it_and_put_into_a_later_runtime(
-    request: pytest.FixtureRequest, mode: str
-) -> None:
-    bench: Bench = request.getfixturevalue(mode)
+async def test_content_is_kept_for_who_wants_it_and_put_into_a_later_runtime(either: Bench) -> None:
+    bench = either
     runtime, unwanted = await asyncio.gather(bench.start(), bench.start())
     await runtime.run("import os; os.makedirs('a/b'); open('a/b/c.txt', 'w').write('mine')")
     await bench.backend.set_snapshot(runtime.id, snapshot_bytes=1 << 20)
@@ -504,7 +529,9 @@ async def test_content_is_kept_for_who_wants_it_and_put_into_a_later_runtime(
         assert tar.getnames() == ["a/b/c.txt"]
     later = await bench.start()
     assert await bench.backend.restore(later.id, snapshot=left.snapshot) == 1
-    assert await later.run("print(open('a/b/c.txt').read()); open('a/b/c.txt', 'a').write('!')") == "mine\n"
+    assert (
+        await later.run("print(open('a/b/c.txt').read()); _ = open('a/b/c.txt', 'a').write('!')") == "mine\n"
+    )
     await bench.backend.forget(runtime.id)
     assert await bench.backend.left_behind(runtime.id) is None
 

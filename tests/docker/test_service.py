@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -10,12 +12,18 @@ from pathlib import Path
 import pytest
 
 from hub.installation import read_holder
+from hub.settings import Service, load_service
+from hub.setup.images import image_called
+from hub.wiring import make_backend, runtime_spec_builder
+from spawner.model import RuntimeSpec
+from spawner.ports import BackendError
 from support.docker_engine import MACHINE_SIDE, Engine
 from support.patience import until
 from support.service import Running, running
 
+IMAGE = image_called("minimal").tag
+pytestmark = pytest.mark.docker
 CONFIG = """\
-service: {{bind: 0.0.0.0}}
 quota: {{max_runtimes: 20}}
 runtimes:
   backend: docker
@@ -53,7 +61,7 @@ def test_a_drive_is_mounted_after_consent_and_is_the_users_own(containers: Runni
     file = containers.make_file("bob")
     model = containers.start_runtime("bob", file["id"])
     path = f"/services/control/api/v1/runtimes/{model['id']}/mounts"
-    reply = containers.api("bob", "POST", path, json={"target": "/content/drive", "readonly": False})
+    reply = containers.api("bob", "POST", path, json={"path": "/content/drive", "readonly": False})
     assert reply.status_code in (200, 201), reply.text
     text = containers.execute("bob", model["id"], "import os; print(os.listdir('/content/drive/MyDrive'))")
     assert file["name"] in text
@@ -75,3 +83,34 @@ def test_a_runtime_outlives_a_killed_hub_and_control(containers: Running) -> Non
     assert not any(Path(containers.state / "runtimes").glob("r-*/content")) or containers.wait_for_state(
         "ada", model["id"], {"ended"}
     )
+
+
+def test_a_container_without_a_session_is_ended_and_a_strangers_is_left_alone(
+    containers: Running, engine: Engine
+) -> None:
+    service = load_service(containers.state)
+    spec = runtime_spec_builder(service)(
+        "ada",
+        "/user/ada/r-orphan/",
+        {
+            "runtime_id": "r-orphan",
+            "file_id": "f-1",
+            "accelerator": "NONE",
+            "shape": "STANDARD",
+            "max_lifetime_seconds": 600,
+            "idle_limit_seconds": 600,
+        },
+    )
+    engine.docker("run", "-d", "--name", "stranger", "--entrypoint", "/bin/sleep", IMAGE, "infinity")
+    try:
+        asyncio.run(start_unasked(service, spec))
+        until(lambda: "r-orphan" not in engine.docker("ps", "-a", "--format", "{{.Names}}").stdout)
+        assert engine.docker("inspect", "--format", "{{.State.Running}}", "stranger").stdout == "true\n"
+    finally:
+        engine.docker("rm", "-f", "stranger")
+
+
+async def start_unasked(service: Service, spec: RuntimeSpec) -> None:
+    """Start a runtime behind control's back. It may be ended before it is ready: that is what is wanted."""
+    with contextlib.suppress(BackendError):
+        await make_backend(service).start(spec, lambda phase, sentence="": None)

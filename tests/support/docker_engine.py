@@ -221,7 +221,13 @@ def _start_namespaces(folder: Path) -> int:
 
 def _start_daemon(folder: Path, holder: int) -> None:
     (folder / "daemon.json").write_text(
-        json.dumps({"default-address-pools": [{"base": POOL, "size": 24}], "live-restore": True})
+        json.dumps(
+            {
+                "default-address-pools": [{"base": POOL, "size": 24}],
+                "live-restore": True,
+                "insecure-registries": [f"{MACHINE_SIDE}/32"],  # that of a test
+            }
+        )
     )
     _spawn(
         [

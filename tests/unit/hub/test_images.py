@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from hub.cli import images as command
+from hub.settings import load_settings
 from hub.setup.images import (
     HUB,
     IMAGES,
@@ -73,6 +74,11 @@ def test_everything_the_services_need_has_an_exact_version_that_fits() -> None:
         name = requirement.name.lower().replace("_", "-")
         assert name in pins, f"{name}: add its version to images/hub/constraints.txt"
         assert requirement.specifier.contains(pins[name]), text
+
+
+def test_the_example_of_a_machine_with_docker_can_be_used() -> None:
+    settings = load_settings(IMAGES.parent / "examples" / "docker" / "minicolab.yaml")
+    assert settings.runtimes.backend == "docker"
 
 
 def test_the_list_says_so_when_no_engine_answers(capsys: pytest.CaptureFixture[str]) -> None:
