@@ -26,9 +26,7 @@ from support.patience import until
 
 pytestmark = pytest.mark.cluster
 
-SERVE = (
-    "mkdir -p /tmp/w && echo hello from a pod > /tmp/w/index.html && exec busybox httpd -f -p 8888 -h /tmp/w"
-)
+SERVE = "mkdir -p /tmp/www && echo hello from a pod > /tmp/www/index.html && exec busybox httpd -f -p 8888 -h /tmp/www"
 
 
 @pytest.fixture
