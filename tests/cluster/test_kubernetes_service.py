@@ -10,13 +10,15 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster.harness.cluster import Cluster
 from support.kernel import Kernel
 from support.patience import until
 from support.service import Running, running
-from tests.cluster.kubernetes_support import IMAGE, kubeconfig_or_skip, kubectl
+from tests.cluster.kubernetes_support import IMAGE, have_runtime_image
 
 pytestmark = pytest.mark.cluster
 
@@ -43,42 +45,43 @@ quota: {{max_runtimes: 20}}
 @dataclass
 class OnCluster:
     service: Running
-    kubeconfig: Path
+    cluster: Cluster
     namespace: str
+
+    def get_pods(self) -> list[dict[str, Any]]:
+        text = self.cluster.kubectl("-n", self.namespace, "get", "pods", "-o", "json")
+        items: list[dict[str, Any]] = json.loads(text)["items"]
+        return items
 
     def pods(self) -> dict[str, str]:
         """Return the phase of every pod."""
-        found = json.loads(kubectl(self.kubeconfig, "-n", self.namespace, "get", "pods", "-o", "json"))
-        return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in found["items"]}
+        return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in self.get_pods()}
 
 
 @pytest.fixture(scope="module")
-def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCluster]:
+def on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCluster]:
     """A service beside the cluster, and one accelerator of a kind that nobody else has."""
-    kubeconfig = kubeconfig_or_skip()
-    mark = secrets.token_hex(4)
-    namespace, resource = f"mc-{mark}", f"test.minicolab.dev/t4-{mark}"
+    have_runtime_image(cluster)
+    resource = f"test.minicolab.dev/t4-{secrets.token_hex(4)}"
     capacity = "/status/capacity/" + resource.replace("/", "~1")
-    node = json.loads(kubectl(kubeconfig, "get", "nodes", "-o", "json"))["items"][0]["metadata"]["name"]
+    node = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"][0]["metadata"]["name"]
 
     def offer(patch: list[dict[str, str]]) -> None:
-        kubectl(
-            kubeconfig, "patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(patch)
-        )
+        cluster.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(patch))
 
-    kubectl(kubeconfig, "create", "namespace", namespace)
-    kubectl(kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl(kubeconfig, "-n", namespace, "create", "serviceaccount", "runtime")
-    offer([{"op": "add", "path": capacity, "value": "1"}])
-    config = CONFIG.format(namespace=namespace, image=IMAGE, kubeconfig=kubeconfig, resource=resource)
-    try:
-        with running(tmp_path_factory.mktemp("service") / "state", config) as service:
-            service.add_user("ada")
-            service.add_user("bob")
-            yield OnCluster(service, kubeconfig, namespace)
-    finally:
-        offer([{"op": "remove", "path": capacity}])
-        kubectl(kubeconfig, "delete", "namespace", namespace, "--wait=false")
+    with cluster.namespace("kube") as namespace:
+        cluster.kubectl("-n", namespace, "create", "serviceaccount", "runtime")
+        offer([{"op": "add", "path": capacity, "value": "1"}])
+        config = CONFIG.format(
+            namespace=namespace, image=IMAGE, kubeconfig=cluster.kubeconfig, resource=resource
+        )
+        try:
+            with running(tmp_path_factory.mktemp("service") / "state", config) as service:
+                service.add_user("ada")
+                service.add_user("bob")
+                yield OnCluster(service, cluster, namespace)
+        finally:
+            offer([{"op": "remove", "path": capacity}])
 
 
 def test_a_cell_runs_in_a_pod_and_the_pod_goes_with_the_runtime(on_cluster: OnCluster) -> None:
@@ -102,9 +105,7 @@ def test_an_accelerator_is_waited_for_in_order_with_position_and_reason(on_clust
 
     until(offered, "the node's accelerator was not found")
     first = service.start_runtime("ada", service.make_file("ada")["id"], accelerator="T4")
-    (pod,) = json.loads(
-        kubectl(on_cluster.kubeconfig, "-n", on_cluster.namespace, "get", "pods", "-o", "json")
-    )["items"]
+    (pod,) = on_cluster.get_pods()
     assert not pod["spec"].get("schedulingGates")
     body = {"file_id": service.make_file("bob")["id"], "accelerator": "T4"}
     reply = service.api("bob", "POST", "/services/control/api/v1/runtimes", json=body)
