@@ -51,7 +51,9 @@ def install(cluster: Cluster, port: int) -> str:
             *("--wait", "--timeout", LONGEST),
         )
     except ClusterError as error:
-        raise ClusterError(f"{error}\n{cluster.kubectl('-n', NAMESPACE, 'get', 'pods', check=False)}") from None
+        raise ClusterError(
+            f"{error}\n{cluster.kubectl('-n', NAMESPACE, 'get', 'pods', check=False)}"
+        ) from None
     forward(cluster, port)
     wait_for(lambda: _answers(url), f"{url} does not answer")
     return url
