@@ -55,22 +55,27 @@ class DriveNode:
 
     # -- the plugin -------------------------------------------------------------------------------------------
 
-    def start(self, *, killed_before: int | None = None) -> None:
-        """Start the plugin; with `killed_before` one that kills itself before that step."""
+    def start(self, *, killed_before: int | None = None, kubeconfig: Path | None = None) -> None:
+        """Start the plugin where the node's mounts are; with `killed_before` one that kills itself before that step."""
         which = ["storage_mount.plugin"] if killed_before is None else ["support.killed", str(killed_before)]
         with self.log.open("ab") as log:
             self._plugin = subprocess.Popen(
-                [*self.cluster.enter, sys.executable, "-m", *which, *self.arguments()],
+                [*self._enter, sys.executable, "-m", *which, *self.arguments(kubeconfig)],
                 env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
                 stdout=log,
                 stderr=log,
                 cwd="/",
             )
 
-    def arguments(self) -> list[str]:
+    @property
+    def _enter(self) -> tuple[str, ...]:
+        assert self.cluster.layout is not None
+        return ("nsenter", f"--mount={self.cluster.layout.mount_namespace}", "--")
+
+    def arguments(self, kubeconfig: Path | None = None) -> list[str]:
         return [
             *("--node", NODE, "--namespace", self.namespace, "--driver", self.driver),
-            *("--drive-root", str(self.root), "--kubeconfig", str(self.kubeconfig)),
+            *("--drive-root", str(self.root), "--kubeconfig", str(kubeconfig or self.kubeconfig)),
         ]
 
     def kill(self) -> None:
