@@ -37,9 +37,18 @@ def drive(name: str = A, drive: str = ADA, *, readonly: bool = False) -> dict[st
 class DriveNode:
     """The drives, a driver of this test's own, and the plugin that serves it."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        folder: Path,
+        *,
+        driver: str = "",
+        installation: str = "minicolab",
+    ) -> None:
         self.cluster, self.namespace, self.folder = cluster, namespace, folder
-        self.driver = f"drive-{secrets.token_hex(3)}.minicolab.dev"
+        self.driver = driver or f"drive-{secrets.token_hex(3)}.minicolab.dev"
+        self.installation = installation
         self.root = folder / "volume"
         self.log = folder / "plugin.log"
         self.kubeconfig = self._account()
@@ -75,6 +84,7 @@ class DriveNode:
     def arguments(self, kubeconfig: Path | None = None) -> list[str]:
         return [
             *("--node", NODE, "--namespace", self.namespace, "--driver", self.driver),
+            *("--installation", self.installation),
             *("--drive-root", str(self.root), "--kubeconfig", str(kubeconfig or self.kubeconfig)),
         ]
 
@@ -115,7 +125,11 @@ class DriveNode:
             limits={"memory": "256Mi"},
             volumes=[volume.volume],
         )
-        made["metadata"]["labels"] |= {MANAGED_BY: "minicolab", INSTALLATION: "minicolab", **(labels or {})}
+        made["metadata"]["labels"] |= {
+            MANAGED_BY: "minicolab",
+            INSTALLATION: self.installation,
+            **(labels or {}),
+        }
         made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
         made["spec"]["containers"][0]["volumeMounts"] = [volume.mount]
         self.cluster.apply(made)
