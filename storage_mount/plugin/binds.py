@@ -41,11 +41,15 @@ def bind(root: Path, folder: str, place: Path, *, readonly: bool) -> None:
 
 
 @contextlib.contextmanager
-def source(root: Path, folder: str) -> Iterator[int]:
-    """Give a descriptor of a folder that may be bound. Raise OSError. It may take as long as the file system lets it."""
+def source(root: Path, folder: str, *, owner: int | None = None) -> Iterator[int]:
+    """Give a descriptor of a folder that may be bound, opened with `owner`'s rights. Raise OSError.
+
+    It may take as long as the file system lets it.
+    """
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        opened = open_beneath(top, folder, os.O_PATH | os.O_DIRECTORY)
+        with system.files_of(owner):
+            opened = open_beneath(top, folder, os.O_PATH | os.O_DIRECTORY)
         try:
             if system.mount_id(opened) != system.mount_id(top):
                 raise OSError(errno.EXDEV, f"{folder} lies on another mount than {root}")

@@ -21,6 +21,7 @@ from storage_mount.plugin.reconcile import DRIVE_ID, Bind, Bound, Drive, Unbind,
 log = logging.getLogger(__name__)
 
 DRIVES = "drive"  # the drives' folder below the drive root
+OWNER = 1000
 OPTIONS = "size=64k,nr_inodes=64,mode=0755"
 POD_NAMESPACE, POD_UID = "csi.storage.k8s.io/pod.namespace", "csi.storage.k8s.io/pod.uid"
 EPHEMERAL = "csi.storage.k8s.io/ephemeral"
@@ -36,12 +37,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie on this node. `namespace`: the one whose pods get drives."""
+    """Where things lie on this node. `namespace`: the one whose pods get drives; `owner`: whose all files on the volume are."""
 
     driver: str
     kubelet_root: Path
     drive_root: Path
     namespace: str
+    owner: int = OWNER
 
 
 class Volumes:
@@ -105,7 +107,8 @@ class Volumes:
         else:
             drive = step.drive
             # A file system that hangs keeps nobody's volume from being taken away.
-            with binds.source(self._layout.drive_root, f"{DRIVES}/{drive.id}") as opened, self._turn:
+            folder, owner = f"{DRIVES}/{drive.id}", self._layout.owner
+            with binds.source(self._layout.drive_root, folder, owner=owner) as opened, self._turn:
                 if not self._there(step.volume.place):
                     return  # it was taken away meanwhile
                 binds.attach(opened, place / drive.name, readonly=drive.readonly)

@@ -37,9 +37,18 @@ def drive(name: str = A, drive: str = ADA, *, readonly: bool = False) -> dict[st
 class DriveNode:
     """The drives, a driver of this test's own, and the plugin that serves it."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        folder: Path,
+        *,
+        driver: str = "",
+        installation: str = "minicolab",
+    ) -> None:
         self.cluster, self.namespace, self.folder = cluster, namespace, folder
-        self.driver = f"drive-{secrets.token_hex(3)}.minicolab.dev"
+        self.driver = driver or f"drive-{secrets.token_hex(3)}.minicolab.dev"
+        self.installation = installation
         self.root = folder / "volume"
         self.log = folder / "plugin.log"
         self.kubeconfig = self._account()
@@ -55,22 +64,28 @@ class DriveNode:
 
     # -- the plugin -------------------------------------------------------------------------------------------
 
-    def start(self, *, killed_before: int | None = None) -> None:
-        """Start the plugin; with `killed_before` one that kills itself before that step."""
+    def start(self, *, killed_before: int | None = None, kubeconfig: Path | None = None) -> None:
+        """Start the plugin where the node's mounts are; with `killed_before` one that kills itself before that step."""
         which = ["storage_mount.plugin"] if killed_before is None else ["support.killed", str(killed_before)]
         with self.log.open("ab") as log:
             self._plugin = subprocess.Popen(
-                [*self.cluster.enter, sys.executable, "-m", *which, *self.arguments()],
+                [*self._enter, sys.executable, "-m", *which, *self.arguments(kubeconfig)],
                 env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
                 stdout=log,
                 stderr=log,
                 cwd="/",
             )
 
-    def arguments(self) -> list[str]:
+    @property
+    def _enter(self) -> tuple[str, ...]:
+        assert self.cluster.layout is not None
+        return ("nsenter", f"--mount={self.cluster.layout.mount_namespace}", "--")
+
+    def arguments(self, kubeconfig: Path | None = None) -> list[str]:
         return [
             *("--node", NODE, "--namespace", self.namespace, "--driver", self.driver),
-            *("--drive-root", str(self.root), "--kubeconfig", str(self.kubeconfig)),
+            *("--installation", self.installation),
+            *("--drive-root", str(self.root), "--kubeconfig", str(kubeconfig or self.kubeconfig)),
         ]
 
     def kill(self) -> None:
@@ -110,7 +125,11 @@ class DriveNode:
             limits={"memory": "256Mi"},
             volumes=[volume.volume],
         )
-        made["metadata"]["labels"] |= {MANAGED_BY: "minicolab", INSTALLATION: "minicolab", **(labels or {})}
+        made["metadata"]["labels"] |= {
+            MANAGED_BY: "minicolab",
+            INSTALLATION: self.installation,
+            **(labels or {}),
+        }
         made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
         made["spec"]["containers"][0]["volumeMounts"] = [volume.mount]
         self.cluster.apply(made)

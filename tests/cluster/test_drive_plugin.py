@@ -15,6 +15,7 @@ from cluster.drive_node import ADA, BOB, INSIDE, NODE, REPOSITORY, A, B, DriveNo
 from cluster.harness import lifecycle
 from cluster.harness.cluster import Cluster
 from cluster.harness.errors import ClusterError
+from cluster.harness.fault_proxy import FaultProxy, Rule, answer, cut, gone, refuse
 from cluster.harness.images import BUSYBOX
 from spawner.kubernetes.volumes import drive_volume
 from support.patience import until
@@ -259,6 +260,36 @@ def test_what_changed_while_the_plugin_was_dead_is_made_good(node: DriveNode) ->
     node.start()
     node.wait_empty(revoked)
     node.wait_seen(given, B, BOB)
+
+
+def test_an_api_that_answers_badly_takes_no_drive_away_and_what_it_could_not_tell_is_made_good(
+    shared_node: DriveNode,
+) -> None:
+    node = shared_node
+    with FaultProxy(node.kubeconfig) as proxy:
+        node.start(kubeconfig=proxy.kubeconfig)
+        pod = node.pod(drive())
+        node.wait_seen(pod)
+        before = {mount.id for mount in node.mounts()}
+        for fault in (answer(500), answer(403), answer(429, after=1), refuse(), cut(after=300)):
+            proxy.clear()
+            proxy.add(Rule(gone(), path="/pods$", watch=True))
+            bad = proxy.add(Rule(fault, path="/pods$"))
+            proxy.cut_all()
+            until(lambda bad=bad: bad.hits > 0, "the plugin did not ask again")  # type: ignore[misc]
+            assert {mount.id for mount in node.mounts()} == before
+        late = node.pod()  # volumes are made all the same
+        node.ask(pod)
+        node.ask(late, drive(B, BOB))
+        assert node.sees(pod, A, ADA)
+        proxy.clear()
+        node.wait_empty(pod)
+        node.wait_seen(late, B, BOB)
+        for name in (pod, late):
+            node.delete(name, "--grace-period=1")
+        node.wait_gone()
+        node.assert_no_file_lost()
+        assert node.stop() == 0
 
 
 def test_a_kubelet_killed_with_drives_bound_goes_on_and_the_pods_with_it(node: DriveNode) -> None:

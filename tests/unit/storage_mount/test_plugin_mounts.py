@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,11 +21,11 @@ from storage_mount.plugin.csi import Identity, Node
 from storage_mount.plugin.reconcile import Drive
 from storage_mount.plugin.registration import Registration
 from storage_mount.plugin.serving import serve
-from storage_mount.plugin.volumes import EPHEMERAL, POD_NAMESPACE, POD_UID, Layout, Refused, Volumes
+from storage_mount.plugin.volumes import EPHEMERAL, OWNER, POD_NAMESPACE, POD_UID, Layout, Refused, Volumes
 from storage_mount.plugin.wire import csi_node_pb2 as pb
 from storage_mount.plugin.wire import registration_pb2
 from support.killed import kill_before
-from support.mounts import Pod, bind_shared, in_child, in_private_mounts
+from support.mounts import Pod, bind_shared, in_child, in_private_mounts, squash_root
 from support.patience import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -184,6 +185,23 @@ def test_a_drive_whose_folder_is_a_link_above_is_not_bound(tmp_path: Path) -> No
 
 
 @in_private_mounts
+def test_a_volume_on_which_root_is_nobody_is_reached_as_its_owner(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    owner = OWNER
+    for path in (machine.root / "drive", *(machine.root / "drive").iterdir()):
+        os.chown(path, owner, owner)
+        path.chmod(0o700)
+    machine.publish()
+    squash_root()
+    asked = {UID: [Drive(A, ADA, False)]}
+    layout = Layout("drive.test", machine.kubelet, machine.root, NAMESPACE)
+    assert not Volumes(replace(layout, owner=0)).apply(asked), "root was not nobody"
+    assert Volumes(layout).apply(asked)
+    assert (machine.place / A).is_mount()
+    assert not os.access(machine.place / A / "deep", os.R_OK), "the owner's rights were kept"
+
+
+@in_private_mounts
 def test_a_volume_goes_while_a_file_in_it_is_open(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.publish()
@@ -208,10 +226,10 @@ def test_a_file_system_that_hangs_keeps_no_volume_from_going(tmp_path: Path) -> 
     opened = binds.source
 
     @contextmanager
-    def slow(root: Path, folder: str) -> Iterator[int]:
+    def slow(root: Path, folder: str, *, owner: int | None) -> Iterator[int]:
         hangs.set()
         answers.wait()
-        with opened(root, folder) as found:
+        with opened(root, folder, owner=owner) as found:
             yield found
 
     binds.source = slow
