@@ -27,6 +27,9 @@ RUN_ELSEWHERE = {
     "make test-all": ".ci/run runs its two halves",
     "make setup": ".ci/run (minicolab setup)",
     "make lint": ".ci/run, by make test",
+    "make cluster-up": "tests/cluster/test_commands.py",
+    "make -s cluster-token USER=ada": "tests/cluster/test_commands.py",
+    "make cluster-down": "tests/cluster/test_commands.py",
 }
 
 
