@@ -11,8 +11,8 @@ from cluster.harness.cluster import Cluster, wait_for
 from cluster.harness.errors import ClusterError
 from cluster.harness.layout import Layout
 from cluster.harness.lifecycle import processes_of
-from hub.settings import cache_folder
 from hub.setup.steps import say
+from support import archives
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "minicolab"
@@ -22,17 +22,15 @@ NAME = NAMESPACE = "minicolab"
 FORWARD = "forward"
 SERVICE_PORT = 80
 LONGEST = "240s"
-ARCHIVES = ("hub.tar", "runtime-minimal.tar")
-BUILD = ".venv/bin/minicolab images build minimal hub --save {}"
 
 
 def image_archives() -> list[Path]:
-    """Return the archives of the images the release needs. Raise ClusterError when one has not been built."""
-    archives = [cache_folder() / "images" / name for name in ARCHIVES]
-    missing = [file for file in archives if not file.exists()]
-    if missing:
-        raise ClusterError(f"{missing[0]} is missing: {BUILD.format(missing[0].parent)}")
-    return archives
+    """Return the archives of the images the release needs, built when they are not there. Raise ClusterError."""
+    say("• Looking for the images of this tree (some minutes when they have to be built)")
+    try:
+        return list(archives.image_archives().values())
+    except archives.NoArchives as why_not:
+        raise ClusterError(f"the images can not be built here: {why_not}") from why_not
 
 
 def install(cluster: Cluster, state: Path, port: int) -> str:
