@@ -5,14 +5,26 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hub.cli import config, database, limits, setup, status, up, users
+from hub.cli import (
+    cluster_secrets,
+    config,
+    database,
+    images,
+    limits,
+    serve,
+    setup,
+    status,
+    up,
+    users,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="minicolab", description="A self-hosted Colab.")
     commands = top.add_subparsers(dest="command", required=True)
-    for group in (up, status, users, limits, database, config, setup):
+    groups = (up, serve, status, users, limits, database, config, cluster_secrets, images, setup)
+    for group in groups:
         group.add_parsers(commands)
     return top
 

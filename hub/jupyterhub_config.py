@@ -14,7 +14,7 @@ from hub.auth.accounts import Accounts
 from hub.auth.local import LocalAuthenticator
 from hub.auth.oidc import authenticator_config
 from hub.proxy import ELSEWHERE, HostProxy
-from hub.settings import Service
+from hub.settings import Service, url_host
 from hub.wiring import make_backend, runtime_spec_builder, spawn_seconds
 from quota.clock import SystemClock
 from spawner.hub_spawner import RuntimeSpawner
@@ -39,7 +39,8 @@ def configure(service: Service) -> Config:
     hub, ports = c.JupyterHub, service.ports
     hub.bind_url = f"http://{service.settings.service.bind}:{ports.public}"
     hub.public_url = service.app_origin
-    hub.hub_bind_url = f"http://127.0.0.1:{ports.hub}"
+    hub.hub_bind_url = f"http://{url_host(service.addresses.bind)}:{ports.hub}"
+    hub.hub_connect_url = service.url_of("hub")
     hub.db_url = service.hub_database_url
     hub.cookie_secret = service.key("hub-cookie")
     hub.template_paths = [str(TEMPLATES)]
@@ -61,7 +62,7 @@ def configure(service: Service) -> Config:
     c.ConfigurableHTTPProxy.api_url = service.proxy_api_url
     c.ConfigurableHTTPProxy.auth_token = service.proxy_token
     c.HostProxy.service = service
-    documents, control = f"http://127.0.0.1:{ports.documents}", f"http://127.0.0.1:{ports.control}"
+    documents, control = service.url_of("documents"), service.url_of("control")
     c.HostProxy.extra_routes = {
         "/services/documents/": documents,
         "/d/": documents,
@@ -82,10 +83,13 @@ def configure(service: Service) -> Config:
         },
         {"name": "control", "api_token": service.control_token},
         {"name": "operator", "api_token": service.operator_token, "admin": True},
+        # Whoever starts a proxy holds its token already; with it, it may ask for the routes that a new proxy lacks.
+        {"name": "proxy", "api_token": service.proxy_token},
     ]
     hub.load_roles = [
         {"name": "user", "scopes": USER_SCOPES},
         {"name": "control", "services": ["control"], "scopes": CONTROL_SCOPES},
+        {"name": "proxy", "services": ["proxy"], "scopes": ["proxy"]},
         {
             "name": "operator",
             "services": ["control"],

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,8 +37,10 @@ def parse_size(value: object) -> int:
     return int(float(match[1]) * _SIZE_UNITS[match[2]])
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+DurationText = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?(ms|s|m|h|d)|P.+)$")]
+SizeText = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(B|KiB|MiB|GiB|TiB)$")]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration, json_schema_input_type=DurationText)]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | SizeText)]
 
 
 class Section(BaseModel):

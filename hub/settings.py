@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from hub.database_settings import ControlSettings, DocumentsSettings, HubSettings
+from hub.docker_settings import DockerSettings
 from hub.kubernetes_settings import AcceleratorSettings, KubernetesSettings
 from hub.setting_types import Duration, Section, Size, parse_duration
 from quota.windows import zone_of
@@ -107,9 +109,12 @@ class LocalBackendSettings(Section):
 class RuntimeSettings(Section):
     """Machines."""
 
-    backend: Literal["local", "kubernetes"] = Field("local", description="What runs the runtimes.")
+    backend: Literal["local", "docker", "kubernetes"] = Field("local", description="What runs the runtimes.")
     local: LocalBackendSettings = Field(
         default_factory=LocalBackendSettings, description="Settings of the local backend."
+    )
+    docker: DockerSettings = Field(
+        default_factory=DockerSettings, description="Settings of the Docker backend."
     )
     kubernetes: KubernetesSettings = Field(
         default_factory=KubernetesSettings, description="Settings of the Kubernetes backend."
@@ -242,31 +247,6 @@ class QuotaSettings(Section):
         return self
 
 
-class ControlSettings(Section):
-    """The control service."""
-
-    database: str | None = Field(
-        None,
-        description="PostgreSQL database of sessions and usage, such as `postgresql+psycopg://minicolab@db.example/minicolab`; "
-        "its password is in PostgreSQL's password file (`PGPASSFILE`). None means a SQLite file.",
-    )
-
-    @model_validator(mode="after")
-    def _is_postgresql_without_a_password(self) -> ControlSettings:
-        if self.database is None:
-            return self
-        if not self.database.startswith("postgresql+psycopg://"):
-            raise ValueError("database must begin with postgresql+psycopg://")
-        if (
-            ":" in self.database.removeprefix("postgresql+psycopg://").partition("@")[0]
-            and "@" in self.database
-        ):
-            raise ValueError(
-                "database must not hold a password; PostgreSQL reads it from its password file (PGPASSFILE)"
-            )
-        return self
-
-
 class Settings(Section):
     """The whole of minicolab.yaml."""
 
@@ -279,6 +259,10 @@ class Settings(Section):
     )
     quota: QuotaSettings = Field(default_factory=QuotaSettings, description="Limits.")
     control: ControlSettings = Field(default_factory=ControlSettings, description="The control service.")
+    hub: HubSettings = Field(default_factory=HubSettings, description="The hub.")
+    documents: DocumentsSettings = Field(
+        default_factory=DocumentsSettings, description="The documents service."
+    )
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -374,15 +358,28 @@ def _line_of(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
 # -- one running installation -------------------------------------------------------------------------------------
 
 
+LOOPBACK = "127.0.0.1"
+SECRET_BYTES = 32
+
+
 @dataclass(frozen=True)
 class Ports:
-    """Loopback ports of the processes."""
+    """Ports of the processes, on loopback unless `Addresses` says otherwise."""
 
     public: int
     proxy_api: int
     hub: int
     documents: int
     control: int
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the processes of an installation find each other when they are not on one machine."""
+
+    hosts: dict[str, str] = field(default_factory=dict)  # by process: proxy_api, hub, documents, control
+    bind: str = LOOPBACK  # what each of them listens on
+    own: str = ""  # host:port at which the others reach this very process, when several do one work
 
 
 @dataclass(frozen=True)
@@ -395,6 +392,9 @@ class Service:
     documents_token: str
     control_token: str
     proxy_token: str
+    addresses: Addresses = field(default_factory=Addresses)
+    secrets: Path | None = None  # where somebody else keeps the keys; None: DIR/keys, made on first use
+    drive: Path | None = None  # the volume of drives and trash; None: DIR
 
     # Addresses. "public" is what browsers see; "api" is what any client on this machine can resolve.
 
@@ -429,9 +429,14 @@ class Service:
         """Return the token of the command line: an administrator of the hub. No service uses it."""
         return self.key("operator").hex()
 
+    def url_of(self, process: str) -> str:
+        """Return where the others reach `proxy_api`, `hub`, `documents` or `control`."""
+        host = url_host(self.addresses.hosts.get(process, LOOPBACK))
+        return f"http://{host}:{getattr(self.ports, process)}"
+
     @property
     def hub_api_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.hub}/hub/api"
+        return self.url_of("hub") + "/hub/api"
 
     @property
     def hub_public_url(self) -> str:
@@ -439,22 +444,28 @@ class Service:
 
     @property
     def proxy_api_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.proxy_api}"
+        return self.url_of("proxy_api")
 
     @property
     def kernel_control_url(self) -> str:
-        """Where code inside a runtime reaches control."""
-        return f"http://127.0.0.1:{self.ports.public}/services/control/"
+        """Where code inside a runtime reaches control: through the proxy on one machine, directly in a cluster."""
+        runtimes = self.settings.runtimes
+        if "control" in self.addresses.hosts:
+            return self.url_of("control") + "/services/control/"
+        if runtimes.backend == "docker":
+            outside = f"http://host.docker.internal:{self.ports.public}/services/control/"
+            return runtimes.docker.control_url or outside
+        return f"http://{LOOPBACK}:{self.ports.public}/services/control/"
 
     # Files.
 
     @property
     def drive_root(self) -> Path:
-        return self.state
+        return self.drive or self.state
 
     @property
     def documents_database_url(self) -> str:
-        return f"sqlite:///{self.state}/databases/documents.sqlite"
+        return self.settings.documents.database or f"sqlite:///{self.state}/databases/documents.sqlite"
 
     @property
     def control_database_url(self) -> str:
@@ -462,7 +473,7 @@ class Service:
 
     @property
     def hub_database_url(self) -> str:
-        return f"sqlite:///{self.state}/databases/hub.sqlite"
+        return self.settings.hub.database or f"sqlite:///{self.state}/databases/hub.sqlite"
 
     @property
     def accounts_path(self) -> Path:
@@ -474,7 +485,14 @@ class Service:
 
     def key(self, name: str) -> bytes:
         """Return the 32 bytes of `keys/<name>.key`, made on first use: `ticket`, `session`, `hub-cookie`, `operator`."""
+        if self.secrets is not None:
+            return mounted_secret(self.secrets / f"{name}.key")
         return secret_file(self.state / "keys" / f"{name}.key")
+
+
+def url_host(host: str) -> str:
+    """Return a host name or address as it stands in a URL."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def host_label(user: str) -> str:
@@ -495,7 +513,7 @@ def secret_file(path: Path) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     draft.touch(mode=0o600)
-    draft.write_bytes(secrets.token_bytes(32))
+    draft.write_bytes(secrets.token_bytes(SECRET_BYTES))
     try:
         path.hardlink_to(draft)
     except FileExistsError:
@@ -503,6 +521,17 @@ def secret_file(path: Path) -> bytes:
     finally:
         draft.unlink()
     return path.read_bytes()
+
+
+def mounted_secret(path: Path) -> bytes:
+    """Return the content of a secret that somebody else made. Raise SettingsError when it is not there or too short."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: the secret cannot be read: {error.strerror}") from error
+    if len(content) < SECRET_BYTES:
+        raise SettingsError(f"{path}: the secret has {len(content)} bytes; {SECRET_BYTES} are needed")
+    return content
 
 
 def service_file(state: Path) -> Path:
@@ -522,6 +551,9 @@ def save_service(service: Service) -> None:
             "control": service.control_token,
             "proxy": service.proxy_token,
         },
+        "addresses": asdict(service.addresses),
+        "secrets": str(service.secrets) if service.secrets is not None else None,
+        "drive": str(service.drive) if service.drive is not None else None,
     }
     draft = path.with_suffix(".draft")
     draft.touch(mode=0o600)
@@ -546,6 +578,9 @@ def load_service(state: Path) -> Service:
         documents_token=tokens["documents"],
         control_token=tokens["control"],
         proxy_token=tokens["proxy"],
+        addresses=Addresses(**data.get("addresses", {})),
+        secrets=Path(data["secrets"]) if data.get("secrets") else None,
+        drive=Path(data["drive"]) if data.get("drive") else None,
     )
 
 

@@ -56,7 +56,9 @@ class ProcessFailed(Exception):
 class Supervisor:
     """Runs programs until `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, restarted: Callable[[], None] = lambda: None) -> None:
+        """`restarted` is called whenever a process was started again, so that whoever wrote `pids` down can do so anew."""
+        self._restarted = restarted
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._programs: dict[str, Program] = {}
@@ -109,10 +111,12 @@ class Supervisor:
             started = loop.time()
             process = await self._launch(program)
             self._processes[program.name] = process
-            if not first and program.after_restart is not None:
-                asyncio.create_task(
-                    program.after_restart(), name=f"after restart of {program.name}"
-                ).add_done_callback(_report)
+            if not first:
+                self._restarted()
+                if program.after_restart is not None:
+                    asyncio.create_task(
+                        program.after_restart(), name=f"after restart of {program.name}"
+                    ).add_done_callback(_report)
             first = False
             code = await process.wait()
             if self._stopping:
@@ -151,7 +155,7 @@ class Supervisor:
                 stderr=out,
                 env={**os.environ, **program.environment},
                 start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
 
@@ -173,7 +177,8 @@ def last_sentence(path: Path) -> str:
     return LOG_PREFIX.sub("", last_lines(path, 1, longest=2000).strip())
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child about to run its program: have it told to end when its parent dies for any reason."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from gpu_scheduler.queue import ClaimQueue
 from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
 from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service, Settings, SettingsError
+from hub.setup.images import PREFIX
 from hub.setup.runtime_environment import environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
@@ -40,6 +42,8 @@ ADMINISTRATORS_EXTENSION_SECONDS = (
 
 def make_backend(service: Service) -> RuntimeBackend:
     """Return the backend the settings name."""
+    if service.settings.runtimes.backend == "docker":
+        return _docker_backend(service)
     if service.settings.runtimes.backend == "kubernetes":
         return _kubernetes_backend(service)
     _, environment = environment_for(service.settings.runtimes.environment)
@@ -132,10 +136,34 @@ def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str,
     return tuple(t.model_dump(exclude_none=True) for t in tolerations)
 
 
+def _docker_backend(service: Service) -> RuntimeBackend:
+    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from spawner.docker.containers import ContainerSettings
+
+    docker = service.settings.runtimes.docker
+    entry, _ = environment_for(service.settings.runtimes.environment)
+    installation = hashlib.sha256(str(service.state).encode()).hexdigest()[:12]
+    settings = ContainerSettings(
+        installation=installation,
+        image=docker.image or f"{PREFIX}/{entry.image}",
+        network=docker.network or f"minicolab-{installation}",
+        root=docker.mode == "root",
+        disk_bytes=docker.disk,
+    )
+    master = service.key("ticket")
+    return DockerBackend(
+        service.runtimes_folder,
+        lambda runtime_id: supervisor_key(master, runtime_id),
+        settings,
+        url=docker.url,
+        pull=docker.pull,
+    )
+
+
 def environment_status(service: Service) -> Progress:
-    """Return how far the runtime environment is; where runtimes have images, it is the cluster's to fetch them."""
-    if service.settings.runtimes.backend == "kubernetes":
-        return Progress("complete", "The runtime environment is in the image.", 1.0, 0.0)
+    """Return how far the runtime environment is; an image brings its own, and its pull is told by the start itself."""
+    if service.settings.runtimes.backend != "local":
+        return Progress("complete", "In the runtime's image", 1.0, 0.0)
     _, environment = environment_for(service.settings.runtimes.environment)
     return environment.status()
 

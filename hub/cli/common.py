@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from hub.settings import Service, SettingsError, load_service
+from hub.settings import Service, SettingsError, load_service, service_file
 
 OK, USAGE, NOT_FOUND, DENIED, CONFLICT, IO_ERROR, TRY_LATER, SETTINGS = 0, 2, 4, 5, 6, 74, 75, 78
 
@@ -24,9 +24,10 @@ def fail(code: int, message: str) -> NoReturn:
 
 
 def default_state() -> Path:
-    """Return the state folder used when --state is not given."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/minicolab")
+    """Return the state folder used when --state is not given: the system's, also in a container of the service."""
+    system = Path("/var/lib/minicolab")
+    if os.geteuid() == 0 or os.access(service_file(system), os.R_OK):
+        return system
     return Path.home() / ".local" / "share" / "minicolab"
 
 
@@ -91,7 +92,7 @@ def control_api(
     if status >= 400:
         fail(TRY_LATER, f"The hub refused a token: {reply}")
     request = urllib.request.Request(
-        f"http://127.0.0.1:{service.ports.control}/services/control/api/v1/{path}",
+        f"{service.url_of('control')}/services/control/api/v1/{path}",
         method=method,
         data=json.dumps(body).encode() if body is not None else None,
         headers={"Authorization": f"Bearer {reply['token']}", "Content-Type": "application/json"},

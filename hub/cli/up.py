@@ -16,13 +16,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import hub
 from hub.auth.accounts import Accounts
 from hub.auth.oidc import discover
 from hub.cli.common import IO_ERROR, SETTINGS, TRY_LATER, add_state, fail, hub_api, state_of
 from hub.installation import AlreadyRunning, HolderFile, hold, port_is_free, prepare, read_holder
+from hub.proxy_process import proxy_command, proxy_environment
 from hub.settings import Service, Settings, SettingsError, load_settings
-from hub.setup.node import find_node
 from hub.setup.npm_package import proxy_script
 from hub.supervise import ProcessFailed, Program, Supervisor, last_lines
 from hub.wiring import make_backend
@@ -116,7 +115,7 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    supervisor = Supervisor()
+    supervisor = Supervisor(lambda: holder.write(service.app_origin, supervisor.pids()))
     stopped = asyncio.create_task(stop.wait())
     try:
         for program in _programs(service, arguments):
@@ -146,19 +145,8 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
 
 
 def _programs(service: Service, arguments: argparse.Namespace) -> list[Program]:
-    node = find_node()
-    logs, ports = service.state / "logs", service.ports
+    logs = service.state / "logs"
     state = ["--state", str(service.state)]
-    proxy = [
-        str(node.node),
-        *("--require", str(Path(hub.__file__).with_name("proxy_guard.cjs"))),
-        str(proxy_script()),
-        *("--ip", service.settings.service.bind, "--port", str(ports.public)),
-        *("--api-ip", "127.0.0.1", "--api-port", str(ports.proxy_api)),
-        *("--error-target", f"http://127.0.0.1:{ports.hub}/hub/error"),
-        "--host-routing",
-        *("--log-level", "warn"),
-    ]
 
     async def restore_routes() -> None:
         await asyncio.to_thread(hub_api, service, "POST", "/proxy")
@@ -166,16 +154,16 @@ def _programs(service: Service, arguments: argparse.Namespace) -> list[Program]:
     programs = [
         Program(
             "proxy",
-            proxy,
+            proxy_command(service, bind=service.settings.service.bind),
             logs / "proxy.log",
-            {"CONFIGPROXY_AUTH_TOKEN": service.proxy_token},
+            proxy_environment(service),
             after_restart=restore_routes,
         ),
         Program("hub", [sys.executable, "-m", "hub.jupyterhub_process", *state], logs / "hub.log"),
         Program("documents", [sys.executable, "-m", "hub.documents", *state], logs / "documents.log"),
         Program("control", [sys.executable, "-m", "hub.control", *state], logs / "control.log"),
     ]
-    if not arguments.no_environment:
+    if not arguments.no_environment and service.settings.runtimes.backend == "local":
         _start_environment(service)
     return programs
 

@@ -21,7 +21,7 @@ from hub.cli.common import (
     state_of,
 )
 from hub.installation import read_holder
-from hub.settings import Service
+from hub.settings import Service, load_service, service_file
 from quota.clock import SystemClock
 
 
@@ -32,6 +32,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add = user.add_parser("add", help="make an account; the password is asked for, or read from stdin")
     add.add_argument("name")
     add.add_argument("--admin", action="store_true", help="may administer the service")
+    add.add_argument(
+        "--link",
+        action="store_true",
+        help="no password: print a one-time sign-in link, alone on the last line",
+    )
     add.set_defaults(run=_add)
     listing = user.add_parser("list", help="show the accounts")
     listing.add_argument("--json", action="store_true")
@@ -75,19 +80,30 @@ def _refuse(error: AccountError) -> None:
 def _add(arguments: argparse.Namespace) -> int:
     accounts = _accounts(arguments)
     try:
-        account = accounts.add(arguments.name, password=_read_password(), admin=arguments.admin)
+        password = None if arguments.link else _read_password()
+        account = accounts.add(arguments.name, password=password, admin=arguments.admin)
     except AccountError as error:
         _refuse(error)
     else:
         _tell_hub(arguments, account)
         print(f"User '{account.name}' was added{' as an administrator' if account.admin else ''}.")
+        if arguments.link:
+            return _link(arguments)
     return 0
 
 
 def _tell_hub(arguments: argparse.Namespace, account: Account) -> None:
     """Make the account known to a running hub, so that a token can be made before the first sign-in."""
-    if read_holder(state_of(arguments)) is not None:
+    if _hub_is_up(arguments):
         _ensure_hub_user(service_of(arguments), account)
+
+
+def _hub_is_up(arguments: argparse.Namespace) -> bool:
+    """Return whether there is a hub to tell: one of `up`, or, in a container of the hub, the one that keeps it running."""
+    state = state_of(arguments)
+    return read_holder(state) is not None or (
+        service_file(state).exists() and bool(load_service(state).addresses.hosts)
+    )
 
 
 def _ensure_hub_user(service: Service, account: Account) -> None:
@@ -124,7 +140,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _remove(arguments: argparse.Namespace) -> int:
     if not _accounts(arguments).remove(arguments.name):
         fail(NOT_FOUND, f"No user named '{arguments.name}'.")
-    if read_holder(state_of(arguments)) is not None:
+    if _hub_is_up(arguments):
         hub_api(service_of(arguments), "DELETE", f"/users/{quote(arguments.name)}")
     print(f"User '{arguments.name}' was removed. The files in the Drive stay.")
     return 0

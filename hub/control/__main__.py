@@ -1,4 +1,4 @@
-"""`python -m hub.control --state DIR`: the control service. One instance acts at a time."""
+"""`python -m hub.control --state DIR`: the control service. One instance acts at a time; with --standby the others wait."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hub.control.lease import Lock
     from hub.settings import Service
     from quota.store import StoreError
     from spawner.ports import RuntimeBackend
@@ -33,15 +34,18 @@ def main(backend: RuntimeBackend | None = None) -> int:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # see hub.jupyterhub_process
     parser = argparse.ArgumentParser(prog="python -m hub.control", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="the installation's folder")
-    state = parser.parse_args().state.resolve()
+    parser.add_argument(
+        "--standby", action="store_true", help="wait while another instance acts, and pass requests on to it"
+    )
+    options = parser.parse_args()
+    state = options.state.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    from hub.control.lease import Held, take_leases
+    from hub.control.lease import Held
     from hub.settings import SettingsError, load_service
     from quota.store import StoreError
 
     try:
-        service = load_service(state)
-        leases = take_leases(state, service.control_database_url)
+        return asyncio.run(act(load_service(state), backend, standby=options.standby))
     except SettingsError as error:
         log.critical("%s", error)
         return EXIT_SETTINGS
@@ -51,14 +55,6 @@ def main(backend: RuntimeBackend | None = None) -> int:
     except StoreError as error:
         log.critical("%s", error)
         return exit_of(error)
-    try:
-        return asyncio.run(serve(service, backend))
-    except StoreError as error:
-        log.critical("%s", error)
-        return exit_of(error)
-    finally:
-        for lease in reversed(leases):
-            lease.release()
 
 
 def exit_of(error: StoreError) -> int:
@@ -70,22 +66,61 @@ def exit_of(error: StoreError) -> int:
     return TRY_LATER if isinstance(error, StoreBusy) else EXIT_IO
 
 
-async def serve(service: Service, backend: RuntimeBackend | None = None) -> int:
-    """Serve until SIGTERM, SIGINT, or until another instance has taken over; return the exit status."""
+async def act(service: Service, backend: RuntimeBackend | None, *, standby: bool) -> int:
+    """Take this one's place, or wait for it, and serve; return the exit status. Raise Held, StoreError."""
+    from hub.control.lease import take_leases
+
+    stop = asyncio.Event()  # the signals' own from here on, however long the place is waited for
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if standby:
+        leases = await stand_by(service, stop)
+        if leases is None:
+            return 0
+    else:
+        leases = take_leases(service.state, service.control_database_url)
+    try:
+        return await serve(service, backend, stop)
+    finally:
+        for lease in reversed(leases):
+            lease.release()
+
+
+async def stand_by(service: Service, stop: asyncio.Event) -> list[Lock] | None:
+    """Wait for this one's turn, passing requests on meanwhile; return the leases, None when told to stop. Raise StoreError."""
+    from hub.control.lease import take_leases
+    from hub.control.standby import Standby, acting_address
+    from quota.store import create_engine
+
+    url = service.control_database_url
+    engine = create_engine(url)
+    host, _, port = service.addresses.own.rpartition(":")
+    own = (host.strip("[]"), int(port)) if host else None
+    waiting = Standby(lambda: acting_address(engine), own=own)
+    try:
+        return await waiting.wait(
+            lambda: take_leases(service.state, url),
+            stop,
+            port=service.ports.control,
+            bind=service.addresses.bind,
+        )
+    finally:
+        engine.dispose()
+
+
+async def serve(service: Service, backend: RuntimeBackend | None, stop: asyncio.Event) -> int:
+    """Serve until told to stop, or until another instance has taken over; return the exit status. Raise StoreError."""
     from tornado.httpserver import HTTPServer
 
     from hub.control.app import make_app, make_control
     from hub.web.body import MAX_BODY_BYTES
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     control = make_control(service, backend)
     app = make_app(control)
     await control.orchestrator.recover()  # before the first request: rows are carried once, by one task
     most = MAX_BODY_BYTES + HEADROOM_BYTES
     server = HTTPServer(app, max_body_size=most, max_buffer_size=most, xheaders=True)
-    server.listen(service.ports.control, "127.0.0.1")
+    server.listen(service.ports.control, service.addresses.bind)
     log.info("control answers at port %d", service.ports.control)
     tick = asyncio.create_task(control.orchestrator.tick_for_ever(), name="tick")
     ends = [asyncio.create_task(e.wait()) for e in (stop, control.orchestrator.fenced)]

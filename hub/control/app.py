@@ -19,6 +19,7 @@ from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import Orchestrator
+from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.web.gate import GatedApplication
@@ -46,18 +47,19 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     engine = create_engine(service.control_database_url, busy_seconds=BUSY_SECONDS)
     with store_errors(engine):
         sessions = Sessions(SqlLedger(engine), clock, BOOT_ID.read_text("ascii").strip())
-        epoch = sessions.ledger.take_over(f"process {os.getpid()} of {socket.gethostname()}", clock.now())
+        epoch = sessions.ledger.take_over(holder(service), clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
     backend = backend or make_backend(service)
     queue = make_claim_queue(service, engine, backend)
     claims = ClaimCarrier(queue[0], queue[1], sessions.ledger) if queue is not None else None
+    scribe = Scribe(service, service.url_of("documents"), backend, clock)
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, epoch, claims),
-        files=Files(f"http://127.0.0.1:{service.ports.documents}"),
+        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, scribe, epoch, claims),
+        files=Files(service.url_of("documents")),
         keys=IdempotencyKeys(engine, clock),
         accelerators=ClusterAccelerators(claims.queue)
         if claims is not None
@@ -66,6 +68,13 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
         drive=drive,
         snapshots=snapshots,
         clock=clock,
+    )
+
+
+def holder(service: Service) -> str:
+    """Return what the database says about who acts: for people, and its address for those who stand by."""
+    return f"process {os.getpid()} of {socket.gethostname()}" + (
+        f" at {service.addresses.own}" if service.addresses.own else ""
     )
 
 

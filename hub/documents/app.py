@@ -137,12 +137,12 @@ async def serve(service: Service) -> None:
     drive = make_drive(service)
     documents = await start(service, drive, clock, api.routes())
     server = make_server(service, documents)
-    server.listen(service.ports.documents, "127.0.0.1")
+    server.listen(service.ports.documents, service.addresses.bind)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    log.info("documents is ready at http://127.0.0.1:%d/services/documents/", service.ports.documents)
+    log.info("documents is ready at %s/services/documents/", service.url_of("documents"))
     try:
         await ended.wait()
     finally:

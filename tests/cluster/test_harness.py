@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import signal
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cluster.harness import cgroups, lifecycle, programs
+from cluster.harness import cgroups, lifecycle, programs, storage
 from cluster.harness.cluster import Cluster
 from cluster.harness.errors import ClusterError
 from cluster.harness.layout import Layout
@@ -23,9 +26,7 @@ from support.patience import until
 
 pytestmark = pytest.mark.cluster
 
-SERVE = (
-    "mkdir -p /tmp/w && echo hello from a pod > /tmp/w/index.html && exec busybox httpd -f -p 8888 -h /tmp/w"
-)
+SERVE = "mkdir -p /tmp/www && echo hello from a pod > /tmp/www/index.html && exec busybox httpd -f -p 8888 -h /tmp/www"
 
 
 @pytest.fixture
@@ -80,9 +81,6 @@ def test_a_pod_knows_the_clusters_names_and_reaches_the_machine(cluster: Cluster
     service = cluster.kubectl("-n", "default", "get", "svc", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
     until(lambda: service in cluster.kubectl("-n", namespace, "logs", "names"), "the name was not found")
 
-    import http.server
-    import threading
-
     with http.server.ThreadingHTTPServer(
         (cluster.machine_address, 0), http.server.SimpleHTTPRequestHandler
     ) as server:
@@ -135,6 +133,35 @@ def test_a_pretended_node_takes_a_pod_that_wants_tpus_as_gke_labels_them(
     assert pod_of(own_cluster, namespace, "tpu")["spec"]["nodeName"].startswith("tpu-")
 
 
+def test_a_claim_gets_a_volume_that_a_pod_without_root_may_write_and_a_spent_one_is_made_anew(
+    own_cluster: Cluster, namespace: str
+) -> None:
+    assert own_cluster.layout is not None
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "claim", "namespace": namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    pod = restricted_pod("writer", namespace, ["sh", "-c", "echo kept > /data/file && exec sleep 3600"])
+    pod["spec"]["securityContext"]["fsGroup"] = 1000
+    pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}}]
+    pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    own_cluster.apply(claim, pod)
+    own_cluster.wait(namespace, "pod/writer", "condition=Ready")
+    volumes = own_cluster.layout.state / "volumes"
+    name = own_cluster.kubectl("-n", namespace, "get", "pvc", "claim", "-o", "jsonpath={.spec.volumeName}")
+    file = volumes / name / "file"
+    until(file.exists, "nothing was written to the volume")
+    until(lambda: file.read_text() == "kept\n", "what was written is not there")
+
+    own_cluster.kubectl("-n", namespace, "delete", "pod/writer", "pvc/claim", "--grace-period=1")
+    own_cluster.kubectl("wait", f"pv/{name}", "--for=jsonpath={.status.phase}=Released", "--timeout=60s")
+    storage.replenish(own_cluster, volumes)
+    own_cluster.kubectl("wait", f"pv/{name}", "--for=jsonpath={.status.phase}=Available", "--timeout=60s")
+    assert not file.exists()
+
+
 def test_up_again_is_quick_and_starts_nothing_anew(own_cluster: Cluster) -> None:
     assert own_cluster.layout is not None
     processes = lifecycle.processes_of(own_cluster.layout)
@@ -157,31 +184,39 @@ def test_up_again_starts_what_has_died(own_cluster: Cluster, namespace: str) -> 
     assert pod_of(own_cluster, namespace, "stays")["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
-def test_down_leaves_nothing_and_touches_no_other_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
-    state = tmp_path / "second"
-    second = lifecycle.up(state)
-    layout = second.layout
-    assert layout is not None
+@pytest.mark.parametrize("before", ["in order", "after everything was killed"])
+def test_down_leaves_nothing_and_touches_no_other_cluster(
+    own_cluster: Cluster, tmp_path: Path, before: str
+) -> None:
     assert own_cluster.layout is not None
-    recorded = lifecycle.processes_of(layout)
-    pids = {recorded.pid(name) for name in recorded.names()}
+    state = tmp_path / "second"
     try:
-        with second.namespace() as namespace:
-            second.apply(restricted_pod("held", namespace, ["sleep", "3600"]))
-            second.wait(namespace, "pod/held", "condition=Ready")
-            # Nothing is asked of the pod: whoever takes the cluster down finds it running, and its kubelet dead.
-            recorded.stop("kubelet")
-            pods = cgroups.ControlGroup(layout.cgroup).processes()
-            assert pods
-            assert lifecycle.shims(layout)
-            lifecycle.down(state)
-    except BaseException:
+        second = lifecycle.up(state)
+        layout = second.layout
+        assert layout is not None
+        recorded = lifecycle.processes_of(layout)
+        pids = {pid for name in recorded.names() if (pid := recorded.pid(name))}
+        second.kubectl("create", "namespace", "held")
+        pod = restricted_pod("held", "held", ["sleep", "3600"], serviceAccountName="default")
+        until(
+            lambda: second.kubectl("-n", "held", "get", "serviceaccount", "default", check=False),
+            "no account",
+        )
+        second.apply(pod)
+        second.wait("held", "pod/held", "condition=Ready")
+        assert lifecycle.shims(layout)
+        pids |= cgroups.ControlGroup(layout.cgroup).processes()
+        if before != "in order":
+            for name in recorded.names():
+                pid = recorded.pid(name)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+    finally:
         lifecycle.down(state)
-        raise
 
     assert not layout.run.exists()
     assert not layout.state.exists()
-    assert not [pid for pid in pids | pods if pid is not None and Path(f"/proc/{pid}/exe").exists()]
+    assert not [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
     assert not lifecycle.shims(layout)
     assert not cgroups.ControlGroup(layout.cgroup).folders()
     assert not [path for path in mount_points() if str(state) in str(path) or layout.id in str(path)]

@@ -22,12 +22,14 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("slots", sa.Text, nullable=False),
         sa.Column("epoch", sa.Integer, nullable=False),
+        if_not_exists=True,
     )
-    op.create_index("gpu_claims_by_state", "gpu_claims", ["state"])
+    op.create_index("gpu_claims_by_state", "gpu_claims", ["state"], if_not_exists=True)
     op.create_table(
         "gpu_leases",
         sa.Column("slot", sa.String(512), primary_key=True),
         sa.Column("claim_id", sa.String(32), nullable=False),
         sa.Column("epoch", sa.Integer, nullable=False),
+        if_not_exists=True,
     )
-    op.create_index("ix_gpu_leases_claim_id", "gpu_leases", ["claim_id"])
+    op.create_index("ix_gpu_leases_claim_id", "gpu_leases", ["claim_id"], if_not_exists=True)

@@ -89,7 +89,12 @@ class Cluster:
 
     def wait(self, namespace: str, what: str, condition: str, *, seconds: float = LONGEST) -> None:
         """Wait until an object (`pod/x`) has a condition (`condition=Ready`, `delete`, `jsonpath=…`)."""
-        self.kubectl("-n", namespace, "wait", what, f"--for={condition}", f"--timeout={seconds:.0f}s")
+        arguments = ("wait", what, f"--for={condition}", f"--timeout={seconds:.0f}s")
+        try:
+            self.kubectl("-n", namespace, *arguments)
+        except ClusterError as error:
+            state = self.kubectl("-n", namespace, "describe", what, check=False)
+            raise ClusterError(f"{error}\n{state}") from None
 
     def import_image(self, archive: Path) -> None:
         """Give the cluster an image that `docker save` has written."""

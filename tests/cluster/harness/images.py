@@ -9,7 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.harness import programs
@@ -52,14 +52,20 @@ def archive(folder: Path, name: str, target: Path, *, entrypoint: Sequence[str] 
     return target
 
 
-def own_images(folder: Path) -> list[Path]:
-    """Write the archives of the images that every cluster has; return them."""
+def import_own(node: Sequence[str], socket: Path, folder: Path) -> None:
+    """Give containerd the images that every cluster has, as far as it lacks them; their archives are made in `folder`."""
+    listed = command(*node, "ctr", "-a", str(socket), "-n", "k8s.io", "images", "ls", "-q").stdout.split()
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        _of_programs(folder / "pause.tar", PAUSE, {"pause": programs.get("pause")}, ("/pause",)),
-        _of_programs(folder / "coredns.tar", DNS, {"coredns": programs.get("coredns")}, ("/coredns",)),
-        _busybox(folder / "busybox.tar"),
-    ]
+    makers: dict[str, Callable[[], Path]] = {
+        PAUSE: lambda: _of_program(folder / "pause.tar", PAUSE, "pause"),
+        DNS: lambda: _of_program(folder / "coredns.tar", DNS, "coredns"),
+        BUSYBOX: lambda: busybox(folder / "busybox.tar"),
+    }
+    for name, make in makers.items():
+        if name not in listed:
+            file = make()
+            import_archive(node, socket, file)
+            file.unlink()
 
 
 def import_archive(node: Sequence[str], socket: Path, file: Path) -> None:
@@ -69,14 +75,13 @@ def import_archive(node: Sequence[str], socket: Path, file: Path) -> None:
     command(*node, "ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(file.resolve()))
 
 
-def _of_programs(target: Path, name: str, files: Mapping[str, Path], entrypoint: Sequence[str]) -> Path:
+def _of_program(target: Path, name: str, program: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
-        for file, source in files.items():
-            shutil.copy(source, Path(scratch, file))
-        return archive(Path(scratch), name, target, entrypoint=entrypoint)
+        shutil.copy(programs.get(program), Path(scratch, program))
+        return archive(Path(scratch), name, target, entrypoint=(f"/{program}",))
 
 
-def _busybox(target: Path) -> Path:
+def busybox(target: Path) -> Path:
     """A shell and the usual small programs, from Debian's busybox-static; user `app` is 1000."""
     source = Path(shutil.which("busybox") or "/bin/busybox").resolve()
     if b"ld-linux" in source.read_bytes()[:4096]:
