@@ -20,7 +20,7 @@ import yaml
 from cluster.harness import programs, storage
 from cluster.harness.cluster import Cluster
 from hub.installation import free_port
-from hub.settings import cache_folder
+from support.archives import NoArchives, image_archives
 from support.chart import CHART
 from support.kernel import run_cell
 from support.patience import PATIENCE, until
@@ -168,12 +168,10 @@ def image_in(archive: Path) -> str:
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    archives = {name: cache_folder() / "images" / f"{name}.tar" for name in ("hub", "runtime-minimal")}
-    missing = [name for name, path in archives.items() if not path.exists()]
-    if missing:
-        pytest.skip(
-            f"no image archive of {', '.join(missing)} in {cache_folder() / 'images'}: minicolab images build"
-        )
+    try:
+        archives = image_archives()
+    except NoArchives as why_not:
+        pytest.skip(str(why_not))
     if DRIVER in cluster.kubectl("get", "csidrivers", "-o", "name"):
         pytest.skip(f"the cluster has the driver {DRIVER} of another installation")
     folder = tmp_path_factory.mktemp("release")
@@ -195,7 +193,7 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "config": {
                 "service": {"public_port": port},
                 "runtimes": {
-                    "kubernetes": {"namespace": runtimes, "installation": namespace, "image": image_in(archives["runtime-minimal"])},
+                    "kubernetes": {"namespace": runtimes, "installation": namespace, "image": image_in(archives["minimal"])},
                     "shapes": {"STANDARD": {"memory": "1GiB", "cpus": 1, "processes": 1024}},
                 },
             },
