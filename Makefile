@@ -13,7 +13,7 @@ UP_FLAGS := $(if $(STATE),--state $(STATE)) $(if $(PORT),--port $(PORT)) $(if $(
             $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 SETUP_FLAGS := $(if $(CONFIG),--config $(CONFIG)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-.PHONY: up setup down status doctor cluster-up cluster-token cluster-down test test-all test-cluster test-browser lint format bench screenshot clean help
+.PHONY: up setup down status doctor cluster-up cluster-token cluster-down test test-all test-docker test-cluster test-browser lint format bench screenshot clean help
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -39,7 +39,7 @@ down status doctor: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/minicolab setup --environment minimal --tests
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not full_runtime and not slow and not cluster"
+	$(BIN)/pytest -m "not full_runtime and not slow and not cluster and not docker"
 
 test-all: $(STAMP)
 	@$(BIN)/minicolab setup --tests $(SETUP_FLAGS)
@@ -49,6 +49,10 @@ test-all: $(STAMP)
 	$(BIN)/pytest
 
 HARNESS := PYTHONPATH=tests $(BIN)/python -m cluster.harness $(if $(STATE),--state $(STATE))
+
+# The tests on a Docker engine of their own; the first time its base image is made, which takes about two minutes.
+test-docker: $(STAMP)
+	$(BIN)/pytest -m docker
 
 # A Kubernetes is made for them; the first time its programs are built, which takes about twelve minutes.
 test-cluster: $(STAMP)

@@ -13,7 +13,9 @@ SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 
 
 class Accelerators:
-    """Answers for one inventory."""
+    """Answers for one inventory. What is not free is refused."""
+
+    queues = False
 
     def __init__(self, source: InventorySource) -> None:
         self._source = source

@@ -5,14 +5,39 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hub.cli import cluster_secrets, config, database, end_runtimes, limits, serve, setup, status, up, users
+from hub.cli import (
+    cluster_secrets,
+    config,
+    database,
+    end_runtimes,
+    images,
+    limits,
+    serve,
+    setup,
+    status,
+    up,
+    users,
+)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="minicolab", description="A self-hosted Colab.")
     commands = top.add_subparsers(dest="command", required=True)
-    for group in (up, serve, status, users, limits, database, config, cluster_secrets, end_runtimes, setup):
+    groups = (
+        up,
+        serve,
+        status,
+        users,
+        limits,
+        database,
+        config,
+        cluster_secrets,
+        end_runtimes,
+        images,
+        setup,
+    )
+    for group in groups:
         group.add_parsers(commands)
     return top
 

@@ -46,7 +46,7 @@ def hold(state: Path) -> Iterator[HolderFile]:
     """Hold the state folder while inside. Raise AlreadyRunning."""
     path = _lock_file(state)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,8 +68,9 @@ class HolderFile:
 
     def write(self, url: str, processes: dict[str, int]) -> None:
         data = json.dumps({"pid": os.getpid(), "url": url, "processes": processes}).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        # In this order a reader finds what was there or what is now, never nothing.
+        os.pwrite(self._fd, data.ljust(os.fstat(self._fd).st_size), 0)
+        os.ftruncate(self._fd, len(data))
 
     def clear(self) -> None:
         os.ftruncate(self._fd, 0)

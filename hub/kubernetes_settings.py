@@ -85,8 +85,10 @@ class FlavorSettings(Section):
     tolerations: tuple[TolerationSettings, ...] = Field((), description="Taints of these nodes.")
     runtime_class: str | None = Field(None, description="Runtime class of the pods, such as nvidia.")
     image: str | None = Field(None, description="Image instead of runtimes.kubernetes.image.")
-    max_nodes: int = Field(
-        0, ge=0, description="How many nodes an autoscaler may add for it; 0: what is there is all."
+    autoscaled: int = Field(
+        0,
+        ge=0,
+        description="How many runtimes may have it at once where an autoscaler adds nodes; 0: as many as the nodes there are allow.",
     )
 
 
@@ -96,6 +98,8 @@ class AcceleratorSettings(Section):
     flavors: dict[Annotated[str, Field(pattern=FLAVOR_NAME)], FlavorSettings] = Field(
         default_factory=dict, description="Kinds a user may choose, by name; NONE is always there."
     )
+    max_per_user: int | None = Field(None, ge=1, description="Most accelerators one user has at once.")
+    max_per_team: int | None = Field(None, ge=1, description="Most accelerators one group has at once.")
 
     @model_validator(mode="after")
     def _none_is_ours(self) -> AcceleratorSettings:

@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from hub.database_settings import ControlSettings, DocumentsSettings, HubSettings
+from hub.docker_settings import DockerSettings
 from hub.kubernetes_settings import AcceleratorSettings, KubernetesSettings
 from hub.setting_types import Duration, Section, Size, parse_duration
 from quota.windows import zone_of
@@ -108,9 +109,12 @@ class LocalBackendSettings(Section):
 class RuntimeSettings(Section):
     """Machines."""
 
-    backend: Literal["local", "kubernetes"] = Field("local", description="What runs the runtimes.")
+    backend: Literal["local", "docker", "kubernetes"] = Field("local", description="What runs the runtimes.")
     local: LocalBackendSettings = Field(
         default_factory=LocalBackendSettings, description="Settings of the local backend."
+    )
+    docker: DockerSettings = Field(
+        default_factory=DockerSettings, description="Settings of the Docker backend."
     )
     kubernetes: KubernetesSettings = Field(
         default_factory=KubernetesSettings, description="Settings of the Kubernetes backend."
@@ -445,8 +449,12 @@ class Service:
     @property
     def kernel_control_url(self) -> str:
         """Where code inside a runtime reaches control: through the proxy on one machine, directly in a cluster."""
+        runtimes = self.settings.runtimes
         if "control" in self.addresses.hosts:
             return self.url_of("control") + "/services/control/"
+        if runtimes.backend == "docker":
+            outside = f"http://host.docker.internal:{self.ports.public}/services/control/"
+            return runtimes.docker.control_url or outside
         return f"http://{LOOPBACK}:{self.ports.public}/services/control/"
 
     # Files.

@@ -56,7 +56,9 @@ class ProcessFailed(Exception):
 class Supervisor:
     """Runs programs until `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, restarted: Callable[[], None] = lambda: None) -> None:
+        """`restarted` is called whenever a process was started again, so that whoever wrote `pids` down can do so anew."""
+        self._restarted = restarted
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._programs: dict[str, Program] = {}
@@ -109,10 +111,12 @@ class Supervisor:
             started = loop.time()
             process = await self._launch(program)
             self._processes[program.name] = process
-            if not first and program.after_restart is not None:
-                asyncio.create_task(
-                    program.after_restart(), name=f"after restart of {program.name}"
-                ).add_done_callback(_report)
+            if not first:
+                self._restarted()
+                if program.after_restart is not None:
+                    asyncio.create_task(
+                        program.after_restart(), name=f"after restart of {program.name}"
+                    ).add_done_callback(_report)
             first = False
             code = await process.wait()
             if self._stopping:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Engine
+
+from gpu_scheduler.kube import KubeInventory
+from gpu_scheduler.model import ClaimLimits, Kind
+from gpu_scheduler.queue import ClaimQueue
+from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
 from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service, Settings, SettingsError
+from hub.setup.images import PREFIX
 from hub.setup.runtime_environment import environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
@@ -23,6 +31,9 @@ from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
+if TYPE_CHECKING:
+    from spawner.kubernetes.backend import KubernetesBackend
+
 SPAWN_SPARE_SECONDS = 180.0
 ADMINISTRATORS_EXTENSION_SECONDS = (
     24 * 3600.0
@@ -31,6 +42,8 @@ ADMINISTRATORS_EXTENSION_SECONDS = (
 
 def make_backend(service: Service) -> RuntimeBackend:
     """Return the backend the settings name."""
+    if service.settings.runtimes.backend == "docker":
+        return _docker_backend(service)
     if service.settings.runtimes.backend == "kubernetes":
         return _kubernetes_backend(service)
     _, environment = environment_for(service.settings.runtimes.environment)
@@ -57,6 +70,24 @@ def _kubernetes_backend(service: Service) -> RuntimeBackend:
     return KubernetesBackend(
         cluster, kubernetes_installation(service.settings), lambda i: supervisor_key(master, i)
     )
+
+
+def make_claim_queue(
+    service: Service, engine: Engine, backend: RuntimeBackend
+) -> tuple[ClaimQueue, KubernetesBackend] | None:
+    """Return the queue for the accelerators of a cluster and who opens its gates; None where there is no cluster."""
+    if service.settings.runtimes.backend != "kubernetes":
+        return None
+    from spawner.kubernetes.backend import KubernetesBackend
+
+    assert isinstance(backend, KubernetesBackend)
+    a = service.settings.accelerators
+    kinds = {
+        name: Kind(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
+        for name, f in a.flavors.items()
+    }
+    limits = ClaimLimits(a.max_per_user, a.max_per_team)
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), kinds, limits), backend
 
 
 def kubernetes_installation(settings: Settings) -> Installation:
@@ -105,10 +136,34 @@ def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str,
     return tuple(t.model_dump(exclude_none=True) for t in tolerations)
 
 
+def _docker_backend(service: Service) -> RuntimeBackend:
+    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from spawner.docker.containers import ContainerSettings
+
+    docker = service.settings.runtimes.docker
+    entry, _ = environment_for(service.settings.runtimes.environment)
+    installation = hashlib.sha256(str(service.state).encode()).hexdigest()[:12]
+    settings = ContainerSettings(
+        installation=installation,
+        image=docker.image or f"{PREFIX}/{entry.image}",
+        network=docker.network or f"minicolab-{installation}",
+        root=docker.mode == "root",
+        disk_bytes=docker.disk,
+    )
+    master = service.key("ticket")
+    return DockerBackend(
+        service.runtimes_folder,
+        lambda runtime_id: supervisor_key(master, runtime_id),
+        settings,
+        url=docker.url,
+        pull=docker.pull,
+    )
+
+
 def environment_status(service: Service) -> Progress:
-    """Return how far the runtime environment is; where runtimes have images, it is the cluster's to fetch them."""
-    if service.settings.runtimes.backend == "kubernetes":
-        return Progress("complete", "The runtime environment is in the image.", 1.0, 0.0)
+    """Return how far the runtime environment is; an image brings its own, and its pull is told by the start itself."""
+    if service.settings.runtimes.backend != "local":
+        return Progress("complete", "In the runtime's image", 1.0, 0.0)
     _, environment = environment_for(service.settings.runtimes.environment)
     return environment.status()
 

@@ -16,7 +16,10 @@ class CatalogueError(Exception):
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """One runtime. `size_bytes` and `install_seconds` are estimates for people."""
+    """One runtime. `size_bytes`, `install_seconds` and `image_bytes` are estimates for people.
+
+    `image` is the name and tag of its container image, without a registry; `system_packages` what Debian packages that has.
+    """
 
     name: str
     title: str
@@ -25,6 +28,9 @@ class CatalogueEntry:
     size_bytes: int
     install_seconds: float
     accelerators: tuple[str, ...]
+    image: str
+    image_bytes: int
+    system_packages: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -60,6 +66,9 @@ def load_catalogue(path: Path) -> Catalogue:
                 size_bytes=int(item["size_bytes"]),
                 install_seconds=float(item["install_seconds"]),
                 accelerators=tuple(str(a) for a in item["accelerators"]),
+                image=str(item["image"]),
+                image_bytes=int(item["image_bytes"]),
+                system_packages=tuple(str(p) for p in item["system_packages"]),
             )
             for item in data["runtimes"]
         )

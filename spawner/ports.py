@@ -63,7 +63,7 @@ class RuntimeBackend(Protocol):
     async def wait_end(self, runtime_id: str) -> EndReason:
         """Return why the runtime ended, at once when it does; the reason it left behind when it ended before.
 
-        The reason is told once: who carries the ledger asks, nobody else.
+        Who carries the ledger asks, nobody else; the reason stays until the runtime is forgotten.
         """
         ...
 
@@ -110,7 +110,7 @@ class RuntimeBackend(Protocol):
         ...
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        """Return what an ended runtime left; it stays until it is forgotten."""
+        """Return what an ended runtime left, None when it left nothing; it stays until it is forgotten."""
         ...
 
     async def forget(self, runtime_id: str) -> None:

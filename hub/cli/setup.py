@@ -40,7 +40,16 @@ def _setup(arguments: argparse.Namespace) -> int:
         system.install_packages({"bwrap": "bubblewrap", "unshare": "util-linux"}, required=False)
         if arguments.tests:
             system.install_packages(
-                {"chromium": "chromium", "gcc": "gcc", "pg_ctlcluster": "postgresql"}, required=False
+                {
+                    "chromium": "chromium",
+                    "gcc": "gcc",
+                    "pg_ctlcluster": "postgresql",
+                    "dockerd": "docker.io",
+                    "slirp4netns": "slirp4netns",
+                    "mmdebstrap": "mmdebstrap",
+                    "iptables": "iptables",
+                },
+                required=False,
             )
         node = find_node()
         PROXY.install(node)

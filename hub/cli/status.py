@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hub.cli.common import TRY_LATER, add_state, print_json, state_of
+from hub.cli.images import engine_client
 from hub.installation import read_holder
 from hub.settings import Service, SettingsError, load_service
 from hub.setup.node import find_node
@@ -128,6 +129,8 @@ def findings(state: Path) -> list[Finding]:
     out.append(
         Finding("isolation", level, f"{report.rung}: " + "; ".join([*report.isolates, *report.does_not]))
     )
+    if service.settings.runtimes.backend == "docker":
+        out.append(_engine(service.settings.runtimes.docker.url))
     environment = environment_status(service)
     ok = environment.state == "complete"
     out.append(
@@ -141,6 +144,14 @@ def findings(state: Path) -> list[Finding]:
     if os.geteuid() == 0:
         out.append(Finding("user", "note", "the service runs as root", ""))
     return out
+
+
+def _engine(url: str | None) -> Finding:
+    try:
+        version = engine_client(url).version()["Version"]
+    except SetupError as error:
+        return Finding("Docker engine", "missing", str(error), "start it, or name it in runtimes.docker.url")
+    return Finding("Docker engine", "ok", f"answers, version {version}")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -115,7 +115,7 @@ async def _serve(arguments: argparse.Namespace, state: Path, settings: Settings,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    supervisor = Supervisor()
+    supervisor = Supervisor(lambda: holder.write(service.app_origin, supervisor.pids()))
     stopped = asyncio.create_task(stop.wait())
     try:
         for program in _programs(service, arguments):
@@ -163,7 +163,7 @@ def _programs(service: Service, arguments: argparse.Namespace) -> list[Program]:
         Program("documents", [sys.executable, "-m", "hub.documents", *state], logs / "documents.log"),
         Program("control", [sys.executable, "-m", "hub.control", *state], logs / "control.log"),
     ]
-    if not arguments.no_environment:
+    if not arguments.no_environment and service.settings.runtimes.backend == "local":
         _start_environment(service)
     return programs
 

@@ -9,20 +9,23 @@ from pathlib import Path
 from tornado import web
 
 from gpu_scheduler.nvml import NvmlInventory
+from gpu_scheduler.queue import ClusterAccelerators
 from gpu_scheduler.service import Accelerators
 from hub.control import handlers, limit_pages, pages, quota_api
+from hub.control.claims import ClaimCarrier
 from hub.control.consent import ConsentStore, make_server
 from hub.control.files import Files
 from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
 from hub.control.idempotency import IdempotencyKeys
 from hub.control.orchestrator import Orchestrator
+from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.web.gate import GatedApplication
 from hub.web.handlers import NotFoundHandler
 from hub.web.identity import HubIdentity, IdentitySettings
-from hub.wiring import make_backend, make_drive
+from hub.wiring import make_backend, make_claim_queue, make_drive
 from quota.clock import SystemClock
 from quota.service import Sessions
 from quota.sql import SqlLedger, create_engine
@@ -48,13 +51,19 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
     snapshots = Snapshots(drive, sessions.ledger)
+    backend = backend or make_backend(service)
+    queue = make_claim_queue(service, engine, backend)
+    claims = ClaimCarrier(queue[0], queue[1], sessions.ledger) if queue is not None else None
+    scribe = Scribe(service, service.url_of("documents"), backend, clock)
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend or make_backend(service), hub, snapshots, epoch),
+        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, scribe, epoch, claims),
         files=Files(service.url_of("documents")),
         keys=IdempotencyKeys(engine, clock),
-        accelerators=Accelerators(NvmlInventory()),
+        accelerators=ClusterAccelerators(claims.queue)
+        if claims is not None
+        else Accelerators(NvmlInventory()),
         consent=ConsentStore(engine, sessions.ledger, clock),
         drive=drive,
         snapshots=snapshots,

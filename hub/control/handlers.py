@@ -12,6 +12,7 @@ from urllib.parse import quote
 from tornado import iostream
 
 from gpu_scheduler.model import NONE
+from gpu_scheduler.queue import ClusterAccelerators
 from gpu_scheduler.service import Accelerators
 from hub.control.consent import ConsentStore
 from hub.control.faults import as_api_error
@@ -51,7 +52,7 @@ class Control:
     orchestrator: Orchestrator
     files: Files
     keys: IdempotencyKeys
-    accelerators: Accelerators
+    accelerators: Accelerators | ClusterAccelerators
     consent: ConsentStore
     drive: DriveService
     snapshots: Snapshots
@@ -201,6 +202,8 @@ class RuntimesHandler(ControlHandler):
         if accelerator == NONE:
             return None
         device = self.control.accelerators.pick(accelerator, held)
+        if device is None and offered[accelerator].available and self.control.accelerators.queues:
+            return None  # it is waited for
         if device is None:
             message = f"No {accelerator} is free now: {offered[accelerator].reason}"
             denial = Denied("accelerator_unavailable", message, 0, 0)

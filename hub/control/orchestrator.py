@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from hub.control.claims import ClaimCarrier, wants_one
 from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
 from hub.control.hub_client import HubClient, HubDown, HubRefused
+from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
 from hub.settings import Service
 from hub.wiring import environment_status
@@ -34,6 +37,9 @@ ENVIRONMENT_LOOK_SECONDS = 0.5
 START_TRIES = 2
 STOP_GRACE_SECONDS = 3.0
 PHASE_SENTENCE_LENGTH = 500
+OUTPUTS_SECONDS = (
+    2.0  # how long the news of an end waits for the last outputs, so that who hears it sees them
+)
 LOST = "lost"
 LEFT_BEHIND_KEPT = timedelta(days=1)
 
@@ -60,10 +66,13 @@ class Orchestrator:
         backend: RuntimeBackend,
         hub: HubClient,
         snapshots: Snapshots,
+        scribe: Scribe,
         epoch: int,
+        claims: ClaimCarrier | None = None,
     ) -> None:
         self._service = service
-        self._snapshots = snapshots
+        self._claims = claims
+        self._snapshots, self._scribe = snapshots, scribe
         self._sessions = sessions
         self.backend = backend
         self.hub = hub
@@ -140,7 +149,8 @@ class Orchestrator:
     async def _run(self, session: Session) -> None:
         try:
             await self._prepare_environment(session)
-            await self._start_server(session)
+            devices = await self._accelerator(session)
+            await self._start_server(session, devices)
         except _Failed as failed:
             await self.backend.stop(
                 session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
@@ -152,7 +162,7 @@ class Orchestrator:
         if ready.state is State.READY:
             await self._publish("ready", ready)
             self.ends.look_soon()
-            await self._watch(session.id)
+            await self._watch(ready)
 
     async def _prepare_environment(self, session: Session) -> None:
         """Wait until the runtime environment is installed; the page sees how far it is."""
@@ -169,13 +179,23 @@ class Orchestrator:
                 await self._phase(session.id, Phase.PREPARING, f"{PHASE_SENTENCES[Phase.PREPARING]}: {told}")
             await asyncio.sleep(ENVIRONMENT_LOOK_SECONDS)  # another process's file: nothing to await
 
-    async def _start_server(self, session: Session) -> None:
+    async def _accelerator(self, session: Session) -> list[str]:
+        """Return the devices the runtime gets, once they are its own."""
+        if self._claims is None or not wants_one(session):
+            return [session.device] if session.device is not None else []
+
+        async def tell(sentence: str) -> None:
+            await self._phase(session.id, Phase.QUEUED, sentence)
+
+        return list((await self._claims.until_granted(session, tell)).slots)
+
+    async def _start_server(self, session: Session, devices: list[str]) -> None:
         options = {
             "runtime_id": session.id,
             "file_id": session.file_id,
             "accelerator": session.accelerator,
             "shape": session.shape,
-            "devices": [session.device] if session.device is not None else [],
+            "devices": devices,
             "max_lifetime_seconds": session.max_lifetime_seconds,
             "idle_limit_seconds": session.idle_limit_seconds,
             "budget": _budget_option(self.ends.first_budget(session)),
@@ -230,14 +250,15 @@ class Orchestrator:
                 await self._phase(session.id, Phase(phase), sentence[:PHASE_SENTENCE_LENGTH])
         raise HubDown("the progress ended early")
 
-    async def _watch(self, session_id: str) -> None:
-        """Wait for the runtime's end, and record it at once."""
+    async def _watch(self, session: Session) -> None:
+        """Follow what the runtime's cells print, wait for its end, and record that at once."""
+        self._scribe.follow(session)
         while True:
-            reason = await self.backend.wait_end(session_id)
+            reason = await self.backend.wait_end(session.id)
             # Only a connection was lost when nobody gave a reason and the runtime still answers.
-            if reason.code != LOST or await self.backend.observe(session_id) is None:
+            if reason.code != LOST or await self.backend.observe(session.id) is None:
                 await self._finish(
-                    session_id, Reason(reason.code, reason.message), ended_boottime=reason.boottime
+                    session.id, Reason(reason.code, reason.message), ended_boottime=reason.boottime
                 )
                 return
 
@@ -271,10 +292,16 @@ class Orchestrator:
         before = self._sessions.ledger.get(session_id)
         session = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
         if before is None or before.state in LIVE:
+            brought = asyncio.Event()
+            self._tend(self._take_over(session, brought))
+            self.ends.look_soon()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OUTPUTS_SECONDS):
+                    await brought.wait()
             await self._publish("ended", session)
             self._channels.close(session_id)
-            self.ends.look_soon()
-            self._tend(self._take_over(session))
+            if self._claims is not None:
+                self._claims.look_soon()
         await self._forget(session.user, session_id)
         return session
 
@@ -290,9 +317,14 @@ class Orchestrator:
 
         task.add_done_callback(done)
 
-    async def _take_over(self, session: Session) -> None:
-        """Keep what an ended runtime left: its files, in its user's Drive."""
-        left = await self.backend.left_behind(session.id)
+    async def _take_over(self, session: Session, brought: asyncio.Event | None = None) -> None:
+        """Keep what an ended runtime left: outputs in its document (then `brought` is set), files in its user's Drive."""
+        try:
+            left = await self.backend.left_behind(session.id)
+            await self._scribe.settled(session, left.executions if left is not None else ())
+        finally:
+            if brought is not None:
+                brought.set()
         if left is None:
             return
         note = await asyncio.to_thread(self._snapshots.take, session, left)
@@ -326,11 +358,14 @@ class Orchestrator:
 
     async def recover(self) -> None:
         """Take up what an earlier instance left: every row is carried again, and what nobody asked for is ended."""
+        self._scribe.start()
         await self.reconcile()
         self._background = [
             asyncio.create_task(self._clean_hub(), name="forget old servers"),
             asyncio.create_task(self._watch_ends(), name="ends"),
         ]
+        if self._claims is not None:
+            self._background.append(asyncio.create_task(self._claims.look_for_ever(), name="accelerators"))
         since = self._sessions.moment().wall - LEFT_BEHIND_KEPT
         for session in self._sessions.ledger.metered(since):
             if session.state not in LIVE:
@@ -383,7 +418,7 @@ class Orchestrator:
             await self.stop(session, session.reason or USER_DELETED)
         elif session.state is State.READY:
             # wait_end returns at once, with the reason that was left behind, for a runtime that is gone.
-            await self._watch(session.id)
+            await self._watch(session)
         else:
             if observed is not None and not await self._known_to_hub(session):
                 await self._undo_start(session)
@@ -438,6 +473,7 @@ class Orchestrator:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._scribe.close()
         await self.hub.close()
 
 

@@ -28,6 +28,7 @@ from spawner.local import linux, processes, wire
 from spawner.local.drives import Drives
 from spawner.local.limits import CGROUP_ROOT, Groups
 from spawner.local.machine import Serve
+from spawner.local.watchdog import Watchdog
 from spawner.model import Shape
 
 LOG_LINES, LOG_LINE_BYTES, LOG_BYTES = 2000, 4096, 64 * 1024
@@ -69,6 +70,9 @@ class Container:
         self.ready_watch = linux.watch_folder(str(self.run))
         self.main = self._start(environment(places, self.shape, spec["environment"], dict(os.environ)))
         self.drives: Drives = LinkedDrives(places.content, places.drives)
+        self.watchdog: Watchdog | None = (
+            None  # nobody inside can stop us, and the container's engine watches from outside
+        )
 
     def _fill(self) -> None:
         self.run.mkdir(parents=True, exist_ok=True)
@@ -105,6 +109,9 @@ class Container:
 
     async def may_ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         return await link.greet(reader, writer, self._supervisor_key)
+
+    def server_pid(self) -> int | None:
+        return self.main
 
     def log_tail(self) -> str:
         return b"".join(list(self._log))[-LOG_BYTES:].decode("utf-8", "replace")

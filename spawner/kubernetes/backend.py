@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not to be relied on
-AGAIN_SECONDS = 30.0  # how often a mirror that says nothing is looked at again
+STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how often it is asked all the same
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
 PATCH_TRIES = 10
@@ -59,12 +59,14 @@ class KubernetesBackend(ContainerBackend):
             cluster, self._pods_path, by_name, selector={"labelSelector": installation.selector}
         )
         about_pods = {"fieldSelector": "involvedObject.kind=Pod"}
+        self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
         self._events = Mirror(cluster, f"{base}/events", by_involved, selector=about_pods)
 
     def close(self) -> None:
         """Let go of the cluster; the runtimes go on."""
         self._pods.close()
         self._events.close()
+        self._nodes.close()
         self._cluster.close()
 
     # -- start ------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class KubernetesBackend(ContainerBackend):
     async def _make(self, spec: RuntimeSpec, told: str) -> None:
         start = secrets.token_hex(8)
         try:
-            pod = pods.pod(spec, self._installation, start=start)
+            pod = pods.pod(spec, self._installation, start=start, gated=spec.accelerator != "NONE")
         except KeyError:
             message = f"The accelerator {spec.accelerator} is not known here."
             raise BackendError("unknown_accelerator", message) from None
@@ -124,7 +126,7 @@ class KubernetesBackend(ContainerBackend):
         last: phases.Look | None = None
         try:
             async with asyncio.timeout(self._installation.start_seconds):
-                async with contextlib.aclosing(self._follow(runtime_id)) as looks:
+                async with contextlib.aclosing(self._follow(runtime_id, STARTING_AGAIN_SECONDS)) as looks:
                     async for pod in looks:
                         if pod is None:
                             message = "The machine was deleted while it was starting."
@@ -146,17 +148,22 @@ class KubernetesBackend(ContainerBackend):
 
     # -- look -------------------------------------------------------------------------------------------------
 
-    async def _follow(self, runtime_id: str) -> AsyncGenerator[dict[str, Any] | None]:
-        """Yield the pod as it is now and after every change of it or of its events; None once it is gone, at last."""
+    async def _follow(self, runtime_id: str, again_seconds: float) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yield the pod as it is now and after every change of it or of its events; None once it is gone, at last.
+
+        Without news the API server itself is asked every `again_seconds`: a watch may be silent and not know it.
+        """
+        news = True
         with self._pods.listen(runtime_id) as changed:
             while True:
                 changed.clear()
-                pod = await self._pod(runtime_id)
+                pod = await (self._pod(runtime_id) if news else self._read(runtime_id))
                 yield pod
                 if pod is None:
                     return
                 with self._events.listen(pod["metadata"]["uid"]) as happened:
-                    await _either(changed, happened, AGAIN_SECONDS if self._pods.fresh else LOOK_SECONDS)
+                    patience = again_seconds if self._pods.fresh else LOOK_SECONDS
+                    news = await _either(changed, happened, patience)
 
     async def _pod(self, runtime_id: str) -> dict[str, Any] | None:
         """Return the pod of a runtime, None when there is none: so says the API server. Raise BackendError."""
@@ -164,11 +171,23 @@ class KubernetesBackend(ContainerBackend):
         if self._pods.fresh:
             for pod in self._pods.of(runtime_id):
                 return pod
+        return await self._read(runtime_id)
+
+    async def _read(self, runtime_id: str) -> dict[str, Any] | None:
+        """Return the pod of a runtime as the API server has it, None when there is none. Raise BackendError."""
+        known = [
+            pod["metadata"]["uid"] for pod in self._pods.of(runtime_id)
+        ]  # one that comes later is not gone
         try:
             found = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
         except ApiFault as fault:
             raise refusal(fault) from fault
-        return found if found is not None and is_ours(found, self._installation) else None
+        if found is not None and is_ours(found, self._installation):
+            self._pods.note(found)
+            return found
+        for uid in known:
+            self._pods.forget(runtime_id, uid)
+        return None
 
     async def _find(self, runtime_id: str) -> Place | None:
         pod = await self._pod(runtime_id)
@@ -219,7 +238,7 @@ class KubernetesBackend(ContainerBackend):
     # -- end --------------------------------------------------------------------------------------------------
 
     async def _until_ended(self, runtime_id: str) -> Place | None:
-        async with contextlib.aclosing(self._follow(runtime_id)) as looks:
+        async with contextlib.aclosing(self._follow(runtime_id, AGAIN_SECONDS)) as looks:
             async for pod in looks:
                 if pod is not None and (place := self._place(pod)).ended:
                     return place
@@ -285,6 +304,41 @@ class KubernetesBackend(ContainerBackend):
             budget=budget,
         )
 
+    # -- accelerators: the claims are somebody else's (hub.control.claims) -----------------------------------------
+
+    def nodes(self) -> list[dict[str, Any]] | None:
+        """Return the nodes of the cluster, None while they are not known."""
+        self._nodes.start()
+        return self._nodes.all() if self._nodes.fresh else None
+
+    async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
+        """Let a runtime's pod be scheduled, best on a node; return whether it is. False: there is no pod yet."""
+        pod = await self._pod(runtime_id)
+        if pod is None:
+            return False
+        change = pods.ungated(pod, node)
+        try:
+            return (
+                change is None
+                or await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change) is not None
+            )
+        except ApiFault as fault:
+            if fault.status == 409:
+                return False  # it changed meanwhile: the next look sees how
+            raise refusal(fault) from fault
+
+    async def holds_accelerator(self, runtime_id: str) -> bool:
+        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended."""
+        try:
+            pod = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
+        except ApiFault as fault:
+            raise refusal(fault) from fault
+        return (
+            pod is not None
+            and is_ours(pod, self._installation)
+            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        )
+
     # -- drives -----------------------------------------------------------------------------------------------
 
     async def _bind(self, runtime_id: str, name: str, source: str, *, readonly: bool) -> None:
@@ -328,11 +382,12 @@ class KubernetesBackend(ContainerBackend):
         return IsolationReport(f"pods in {self._installation.namespace}", kept, missing)
 
 
-async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float) -> None:
-    """Return once one of the events is set, or after `seconds`."""
+async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float) -> bool:
+    """Return whether one of the events was set within `seconds`, at once when one is."""
     tasks = [asyncio.ensure_future(event.wait()) for event in (one, other) if event is not None]
     try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
     finally:
         for task in tasks:
             task.cancel()

@@ -108,6 +108,21 @@ def longest_life(pod: Object, installation: Installation) -> float:
     return float(pod["spec"]["activeDeadlineSeconds"]) - installation.start_seconds - SPARE_SECONDS
 
 
+def ungated(pod: Object, node: str | None) -> dict[str, Any] | None:
+    """Return the change that lets a gated pod be scheduled, best on `node`; None when it is not gated."""
+    gates = pod["spec"].get("schedulingGates") or []
+    left = [gate for gate in gates if gate.get("name") != CLAIM_GATE]
+    if len(left) == len(gates):
+        return None
+    spec: dict[str, Any] = {"schedulingGates": left}
+    if node is not None:
+        wanted = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]
+        preference = {"weight": 100, "preference": {"matchExpressions": wanted}}
+        spec["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preference]}}
+    same = {k: pod["metadata"][k] for k in ("uid", "resourceVersion")}
+    return {"metadata": same, "spec": spec}
+
+
 def _container(spec: RuntimeSpec, installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
     environment: list[dict[str, Any]] = [
         {

@@ -21,7 +21,7 @@ from spawner.kubernetes.client import SILENCE, ApiFault, Cluster, daemon
 
 log = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 90.0  # the server sends a bookmark about once a minute
+SILENCE_SECONDS = 75.0  # the server sends a bookmark about once a minute
 STALE_SECONDS = 120.0
 WATCH_SECONDS = 240
 REMEMBERED = 2000
@@ -108,13 +108,14 @@ class Mirror:
         return self._gone.get(key)
 
     def note(self, made: dict[str, Any]) -> None:
-        """Take over an object that was just made; whatever else had its key is gone."""
-        key = self._key(made)
-        for uid in list(self._objects.get(key, {})):
-            if uid != made["metadata"]["uid"]:
-                self.forget(key, uid)
-        if made["metadata"]["uid"] not in self._objects.get(key, {}):
-            self._take("ADDED", _slim(made))
+        """Take over an object that was just made or read; whatever else had its key is gone."""
+        key, uid = self._key(made), made["metadata"]["uid"]
+        if any(_version(known) >= _version(made) for known in self.of(key)):
+            return  # it was read before what is here
+        for other in list(self._objects.get(key, {})):
+            if other != uid:
+                self.forget(key, other)
+        self._take("MODIFIED", _slim(made))
 
     def forget(self, key: str, uid: str) -> None:
         """Believe that an object is gone although the watch has not told yet."""
@@ -202,7 +203,8 @@ class Mirror:
                 continue
             except ApiFault as fault:
                 if fault.reason == SILENCE:
-                    continue  # of some objects no bookmarks are sent: it is opened again from where it was
+                    self._version = None  # nothing happened, or nothing is told: a list shows which
+                    continue
                 # One version too old, or a refusal that may be for now only: ask from the beginning.
                 if fault.status not in retry.WORTH_ANOTHER:
                     self._version = None
@@ -256,7 +258,11 @@ class Mirror:
 
     def _opened(self, response: Any) -> None:
         self._response = response
-        self._heard_at = time.monotonic()
+
+
+def _version(found: dict[str, Any]) -> int:
+    version = str(found["metadata"]["resourceVersion"])
+    return int(version) if version.isdigit() else 0
 
 
 def _bound(remembered: OrderedDict[str, Any]) -> None:

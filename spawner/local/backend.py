@@ -17,6 +17,7 @@ import signal
 import sys
 import tarfile
 import zlib
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ LOOK_SECONDS = 0.02  # a folder's lock can not be awaited
 KEEP_REASON_SECONDS = 7 * 24 * 3600.0
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LOST = EndReason("lost", "The machine disappeared without saying why.")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where what an ended runtime left lies, as far as it left anything."""
+
+    reason: Path
+    executions: Path
+    content: Path
+    archive: Path
+    note: Path
 
 
 class LocalBackend:
@@ -218,7 +230,7 @@ class LocalBackend:
             if words := self._log_of(runtime_id).read_text("utf-8", "replace").strip():
                 log.warning("runtime %s did not start; its last words:\n%s", runtime_id, words[-4000:])
         await self._sweep(runtime_id)
-        self._left_reason(runtime_id)
+        await self.forget(runtime_id)
 
     def _log_of(self, runtime_id: str) -> Path:
         return self._folder / f"{runtime_id}.log"
@@ -297,11 +309,9 @@ class LocalBackend:
         return reason
 
     def _left_reason(self, runtime_id: str) -> EndReason | None:
-        """Return the reason a supervisor left behind, and take it away."""
-        path = self._folder / ".ended" / f"{runtime_id}.json"
+        """Return the reason a supervisor left behind; it stays until it is forgotten."""
         try:
-            data = json.loads(path.read_text("utf-8"))
-            path.unlink(missing_ok=True)
+            data = json.loads(self._kept(runtime_id).reason.read_text("utf-8"))
             return EndReason(data["code"], data["message"], data.get("boottime"))
         except (OSError, ValueError, KeyError):
             return None
@@ -432,26 +442,29 @@ class LocalBackend:
     # -- what ended ones left ---------------------------------------------------------------------------------
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        place, archive, note = self._kept(runtime_id)
         if not GOOD_ID.fullmatch(runtime_id):
             return None
-        if archive.exists() or place.exists():
-            return LeftBehind((), await asyncio.to_thread(keep.pack, place, archive))
-        try:
-            return LeftBehind((), None, note.read_text("utf-8"))
-        except OSError:
+        kept = self._kept(runtime_id)
+        if not any(path.exists() for path in astuple(kept)):
             return None
+        executions = await asyncio.to_thread(_executions, kept.executions)
+        if kept.archive.exists() or kept.content.exists():
+            return LeftBehind(executions, await asyncio.to_thread(keep.pack, kept.content, kept.archive))
+        note = kept.note.read_text("utf-8") if kept.note.exists() else ""
+        return LeftBehind(executions, None, note)
 
     async def forget(self, runtime_id: str) -> None:
         if GOOD_ID.fullmatch(runtime_id):
-            await asyncio.to_thread(keep.forget, *self._kept(runtime_id))
+            await asyncio.to_thread(keep.forget, *astuple(self._kept(runtime_id)))
 
-    def _kept(self, runtime_id: str) -> tuple[Path, Path, Path]:
+    def _kept(self, runtime_id: str) -> _Kept:
         ended = self._folder / ".ended"
-        return (
-            ended / f"{runtime_id}.content",
-            ended / f"{runtime_id}.tar.gz",
-            ended / f"{runtime_id}.note",
+        return _Kept(
+            reason=ended / f"{runtime_id}.json",
+            executions=ended / f"{runtime_id}.executions.json",
+            content=ended / f"{runtime_id}.content",
+            archive=ended / f"{runtime_id}.tar.gz",
+            note=ended / f"{runtime_id}.note",
         )
 
     def _folder_of(self, runtime_id: str) -> Path | None:
@@ -472,6 +485,15 @@ class LocalBackend:
         if "error" in answer:
             raise BackendError(answer["error"]["code"], answer["error"]["message"])
         return answer
+
+
+def _executions(path: Path) -> tuple[dict[str, Any], ...]:
+    """Return the executions a runtime's server left: its user's code may have written them, so they may be anything."""
+    try:
+        found = json.loads(path.read_bytes())["executions"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ()
+    return tuple(e for e in found if isinstance(e, dict)) if isinstance(found, list) else ()
 
 
 def _gone() -> BackendError:

@@ -76,8 +76,10 @@ def forget(*places: Path) -> None:
             place.unlink(missing_ok=True)
 
 
-def restore(archive: Path, content: Path) -> int:
+def restore(archive: Path, content: Path, owner: int | None = None) -> int:
     """Put the files of an archive into `content`; what is there already stays. Return how many files were put there.
+
+    `owner` is whose they are to be, when not ours.
 
     Raise OSError, or tarfile.TarError for what is no archive. Nothing of it leaves `content`, whatever runs there meanwhile.
     """
@@ -94,7 +96,7 @@ def restore(archive: Path, content: Path) -> int:
             source = tar.extractfile(entry)
             assert source is not None
             try:
-                _put(folder, parts, source, 0o755 if entry.mode & 0o100 else 0o644)
+                _put(folder, parts, source, 0o755 if entry.mode & 0o100 else 0o644, owner)
                 count += 1
             except OSError as error:
                 if error.errno not in IN_THE_WAY:
@@ -102,14 +104,20 @@ def restore(archive: Path, content: Path) -> int:
     return count
 
 
-def _put(folder: Folder, parts: list[str], source: IO[bytes], mode: int) -> None:
+def _put(folder: Folder, parts: list[str], source: IO[bytes], mode: int, owner: int | None) -> None:
     for depth in range(1, len(parts)):
+        above = "/".join(parts[:depth])
         with contextlib.suppress(FileExistsError):
-            folder.make_folder("/".join(parts[:depth]))
+            folder.make_folder(above)
+            if owner is not None:
+                with folder.open_folder(above) as made:
+                    os.fchown(made, owner, owner)
     path = "/".join(parts)
     folder.write(path, _chunks(source), replace=False)
     fd, _ = folder.open_file(path)
     try:
+        if owner is not None:
+            os.fchown(fd, owner, owner)
         os.fchmod(fd, mode)
     finally:
         os.close(fd)

@@ -19,15 +19,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.local import linux, processes, use
+from spawner.local import linux, processes
 from spawner.local.drives import Refused
+from spawner.local.kernel_use import KernelUse
 from spawner.local.machine import Machine
 from spawner.local.safe_read import read_object
+from spawner.local.watchdog import LOOK_SECONDS, Word
 
 START_SECONDS = 60.0
 USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
 WATCH_SECONDS = 0.5  # how often memory is looked at where no control group limits it
 DU_SECONDS = 20.0
+END_SECONDS = 10.0  # on top of the grace: how long an end may take before the watchdog ends the supervisor
 READY = b'{"event": "ready"}\n'
 
 Say = Callable[[dict[str, Any]], None]
@@ -53,9 +56,10 @@ class Life:
         self.state = "starting"
         self.ready_at: float | None = None
         self.reason = {"code": "crashed", "message": "The machine ended by itself."}
-        self._server: use.Server | None = None
+        self._port = 0
+        accelerators = bool(self._spec.get("devices"))
+        self._kernels = KernelUse(machine.run, machine.server_pid, accelerators=accelerators)
         self._started_at = self._used_at = linux.boottime()
-        self._busy = False
         self._max_lifetime = float(self._spec["max_lifetime_seconds"])
         self._idle_limit = float(self._spec["idle_limit_seconds"])
         self._budget: dict[str, Any] | None = self._spec.get("budget")
@@ -74,7 +78,10 @@ class Life:
         loop.add_reader(self._machine.ready_watch, self._look_for_readiness)
         loop.add_signal_handler(signal.SIGTERM, self.end, "service_stopped", "The service was stopped.")
         server = await self._machine.listen(self._serve)
-        tasks = [asyncio.create_task(self._hold_limits()), asyncio.create_task(self._follow_use())]
+        duties = (self._hold_limits(), self._follow_use(), self._kernels.follow())
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        if self._machine.watchdog is not None:
+            tasks.append(asyncio.create_task(self._watch_the_watchdog()))
         if "memory" not in self._groups.limited:
             tasks.append(asyncio.create_task(self._hold_memory()))
         self._look_for_readiness()  # it may have come before we looked
@@ -85,6 +92,7 @@ class Life:
         await asyncio.gather(*tasks, return_exceptions=True)
         loop.remove_reader(self._main_fd)
         was_ready = self.ready_at is not None
+        self._say_next(self._grace_seconds + END_SECONDS, **self.reason)
         await self._machine.end(self._main_fd, self._grace_seconds if was_ready else 0.0)
         reason = {**self.reason, "boottime": linux.boottime()}
         self._machine.leave(reason, self._snapshot_bytes if was_ready else 0, was_ready)
@@ -108,14 +116,11 @@ class Life:
         asyncio.get_running_loop().remove_reader(self._machine.ready_watch)
         os.close(self._machine.ready_watch)
         (self._machine.run / "ticket.key").unlink(missing_ok=True)
-        spec = self._spec
-        self._server = use.Server(
-            int(str(port)), spec["base_url"], spec["id"], spec["user"], self._machine.key
-        )
+        self._port = int(str(port))
         self.ready_at = self._used_at = linux.boottime()
         self.state = "ready"
         self._limits_changed.set()
-        self._say({"event": "ready", "port": self._server.port})
+        self._say({"event": "ready", "port": self._port})
         for writer in self._watchers:
             writer.write(READY)
 
@@ -166,39 +171,56 @@ class Life:
                 self._limits_changed.clear()
                 with contextlib.suppress(BlockingIOError):
                     os.read(timer, 8)
-                due = await self._due()
-                if due is None:
+                at, reason = self._next_end()
+                if linux.boottime() >= at and reason["code"] == "idle":
+                    await self._look_at_use()  # someone may have come back in the last second
+                    at, reason = self._next_end()
+                if linux.boottime() >= at:
+                    self.end(**reason)
                     return
-                linux.set_timer(timer, due)
+                self._say_next(at - linux.boottime(), **reason)
+                linux.set_timer(timer, at)
                 await self._limits_changed.wait()
         finally:
             loop.remove_reader(timer)
             os.close(timer)
 
-    async def _due(self) -> float | None:
-        """Return when to look again, None when the runtime's time is over."""
-        now = linux.boottime()
+    def _next_end(self) -> tuple[float, dict[str, str]]:
+        """Return when (boottime) and why the runtime ends, if nothing changes until then."""
         if self.ready_at is None:
-            if now < self._started_at + START_SECONDS:
-                return self._started_at + START_SECONDS
-            self.end("start_timeout", f"Python did not answer within {START_SECONDS:.0f} seconds.")
-            return None
-        if now >= self.ready_at + self._max_lifetime:
-            life = duration(self._max_lifetime)
-            self.end("max_lifetime", f"The runtime reached its longest life of {life}.")
-            return None
-        budget = self._budget
-        if budget is not None and now >= self.ready_at + float(budget["seconds"]):
-            self.end(str(budget["code"]), str(budget["message"]))
-            return None
-        if now >= self._used_at + self._idle_limit:
-            await self._look_at_use()  # someone may have come back in the last second
-            if linux.boottime() >= self._used_at + self._idle_limit:
-                limit = duration(self._idle_limit)
-                self.end("idle", f"Idle for {limit} (limit {limit}).")
-                return None
-        longest = min(self._max_lifetime, float(budget["seconds"]) if budget is not None else math.inf)
-        return min(self.ready_at + longest, self._used_at + self._idle_limit)
+            message = f"Python did not answer within {START_SECONDS:.0f} seconds."
+            return self._started_at + START_SECONDS, {"code": "start_timeout", "message": message}
+        life, idle, budget = duration(self._max_lifetime), duration(self._idle_limit), self._budget
+        ends = [
+            (
+                self.ready_at + self._max_lifetime,
+                {"code": "max_lifetime", "message": f"The runtime reached its longest life of {life}."},
+            ),
+            (
+                self._used_at + self._idle_limit,
+                {"code": "idle", "message": f"Idle for {idle} (limit {idle})."},
+            ),
+        ]
+        if budget is not None:
+            reason = {"code": str(budget["code"]), "message": str(budget["message"])}
+            ends.append((self.ready_at + float(budget["seconds"]), reason))
+        return min(ends, key=lambda end: end[0])
+
+    def _say_next(self, seconds: float, code: str, message: str) -> None:
+        """Tell the watchdog how long we may be silent, and how the runtime ends if we are silent longer."""
+        if self._machine.watchdog is not None:
+            ready = self.ready_at is not None
+            kept = self._snapshot_bytes if ready else 0
+            self._machine.watchdog.tell(Word(linux.boottime() + seconds, code, message, kept, ready))
+
+    async def _watch_the_watchdog(self) -> None:
+        assert self._machine.watchdog is not None
+        while True:
+            try:
+                self._machine.watchdog.look()
+            except OSError as error:  # no process to be had just now
+                sys.stderr.write(f"the watchdog can not be started: {error}\n")
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _follow_use(self) -> None:
         while True:
@@ -206,14 +228,8 @@ class Life:
             await self._look_at_use()
 
     async def _look_at_use(self) -> None:
-        if self._server is None:
-            return
-        try:
-            seen = await use.ask(self._server)
-        except use.NoUse:
-            return
-        self._busy = seen.busy
-        self._used_at = max(self._used_at, linux.boottime() - seen.seconds_ago)
+        await self._kernels.look()
+        self._used_at = max(self._used_at, self._kernels.used_at())
 
     async def _hold_memory(self) -> None:
         """Kill the largest process when all of them together hold too much: what a control group would do."""
@@ -273,7 +289,7 @@ class Life:
                 return await asyncio.to_thread(self._resources)
             case "activity":
                 await self._look_at_use()
-                return {"busy": self._busy, "seconds_ago": max(0.0, linux.boottime() - self._used_at)}
+                return {"busy": self._kernels.busy, "seconds_ago": max(0.0, linux.boottime() - self._used_at)}
             case "touch":
                 self._used_at = linux.boottime()
             case "limits":
@@ -284,6 +300,9 @@ class Life:
                     budget = {**budget, "seconds": _positive(budget["seconds"])}
                 self._max_lifetime, self._idle_limit, self._budget = longest, idle, budget
                 self._limits_changed.set()
+                # Not only once we come round to it: whoever asked may rely on it from now on.
+                at, reason = self._next_end()
+                self._say_next(at - linux.boottime(), **reason)
             case "snapshot":
                 self._snapshot_bytes = int(_positive(request["bytes"]))
             case "logs":
@@ -299,7 +318,7 @@ class Life:
             "user": spec["user"],
             "file_id": spec["file_id"],
             "state": self.state,
-            "port": self._server.port if self._server is not None else 0,
+            "port": self._port,
             "ready_at": self.ready_at,
             "ready_seconds_ago": linux.boottime() - self.ready_at if self.ready_at is not None else None,
             "rung": self._machine.rung,

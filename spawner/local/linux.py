@@ -25,6 +25,7 @@ _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_FROM_FD, _MOVE_TO_FD = 0x04, 0x40
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
+_MOUNT_ATTR_IDMAP = 0x100000
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -59,9 +60,19 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
 
 
 def bind(source: str, target: int, *, readonly: bool) -> None:
-    """Bind the folder `source` over the folder descriptor `target`, with nosuid and nodev, in one step.
+    """Bind the folder `source` over the folder descriptor `target`, with nosuid and nodev, in one step."""
+    tree = clone_tree(source, readonly=readonly)
+    try:
+        attach_tree(tree, target)
+    finally:
+        os.close(tree)
 
-    The new mount has its flags before it is attached, so that they are also those of the copies that propagation makes.
+
+def clone_tree(source: str, *, readonly: bool, owners: int | None = None) -> int:
+    """Return the descriptor of a mount of the folder `source` that is attached nowhere yet, with nosuid and nodev.
+
+    It has its flags before it is attached, so that they are also those of the copies that propagation makes. `owners` is the
+    descriptor of a user namespace: who owns a file on the disk is seen there as whom the namespace maps it to.
     """
     tree = _check(
         _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC),
@@ -69,17 +80,22 @@ def bind(source: str, target: int, *, readonly: bool) -> None:
     )
     try:
         flags = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if readonly else 0)
-        attributes = struct.pack("QQQQ", flags, 0, 0, 0)
+        flags |= _MOUNT_ATTR_IDMAP if owners is not None else 0
+        attributes = struct.pack("QQQQ", flags, 0, 0, owners or 0)
         _check(
             _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes)),
             f"flags of {source}",
         )
-        _check(
-            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", _MOVE_FROM_FD | _MOVE_TO_FD),
-            f"bind {source}",
-        )
-    finally:
+    except OSError:
         os.close(tree)
+        raise
+    return tree
+
+
+def attach_tree(tree: int, target: int) -> None:
+    """Attach a mount over the folder descriptor `target`."""
+    flags = _MOVE_FROM_FD | _MOVE_TO_FD
+    _check(_libc.syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", flags), "attach a mount")
 
 
 def umount(target: str) -> None:

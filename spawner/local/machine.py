@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from spawner.local.drives import Drives
 from spawner.local.limits import Groups
+from spawner.local.watchdog import Watchdog
 from spawner.model import Shape
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -18,7 +19,8 @@ class Machine(Protocol):
     """A machine whose server is starting.
 
     `main` is the process whose end is the runtime's end; `run` holds the server's files (`ready.json` appears there, and makes
-    `ready_watch` readable); `written` are the folders that count as written by the user.
+    `ready_watch` readable); `written` are the folders that count as written by the user; `watchdog` watches over the supervisor
+    itself, where somebody could stop it.
     """
 
     spec: dict[str, Any]
@@ -32,6 +34,7 @@ class Machine(Protocol):
     written: Sequence[Path]
     groups: Groups
     drives: Drives
+    watchdog: Watchdog | None
 
     async def listen(self, serve: Serve) -> asyncio.Server:
         """Return the server at which requests come in."""
@@ -39,6 +42,10 @@ class Machine(Protocol):
 
     async def may_ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Return whether the other end may ask anything."""
+        ...
+
+    def server_pid(self) -> int | None:
+        """Return the process of the runtime's server, None when it is not there."""
         ...
 
     def log_tail(self) -> str:

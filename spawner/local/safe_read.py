@@ -6,25 +6,50 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from spawner.local import linux
 
 MOST_BYTES = 64 * 1024
+_CHUNK_BYTES = 1 << 20
 
 
 def read_object(folder: Path, path: str) -> dict[str, object]:
     """Return the JSON object in the file `path` below `folder`. Raise OSError or ValueError."""
+    with _opened(folder, path) as file:
+        text = file.read(MOST_BYTES + 1)
+    return parse_object(text)
+
+
+def copy(folder: Path, path: str, target: Path, most_bytes: int) -> None:
+    """Copy the file `path` below `folder` to `target`, whole or not at all. Raise OSError, or ValueError when it is larger."""
+    draft = target.with_name(f".{target.name}")
+    try:
+        with _opened(folder, path) as file, draft.open("wb") as out:
+            left = most_bytes
+            while part := file.read(min(_CHUNK_BYTES, left + 1)):
+                left -= len(part)
+                if left < 0:
+                    raise ValueError(f"{path} is larger than {most_bytes} bytes")
+                out.write(part)
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _opened(folder: Path, path: str) -> BinaryIO:
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         # O_NONBLOCK: a pipe put there instead of a file must not make us wait.
         fd = linux.open_beneath(place, path, os.O_RDONLY | os.O_NONBLOCK)
     finally:
         os.close(place)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError(f"{path} is not a regular file")
-        text = file.read(MOST_BYTES + 1)
-    return parse_object(text)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise ValueError(f"{path} is not a regular file")
+    return file
 
 
 def parse_object(text: bytes) -> dict[str, object]:

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spawner.local import keep, processes, wire
+from spawner.local import keep, processes, safe_read, wire
 from spawner.local.drives import Drives
 from spawner.local.launch import Launched
 from spawner.local.machine import Serve
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
+from spawner.local.watchdog import KILLED_SECONDS, Watchdog
 
 KILL_SECONDS = 10.0
 LOG_BYTES = 64 * 1024
+EXECUTIONS_BYTES = 64 << 20  # what its server leaves of its cells' outputs is smaller
 
 
 class Sandboxed:
@@ -34,6 +36,11 @@ class Sandboxed:
         self.written: Sequence[Path] = (self.folder,)
         self._plain = self._layout.rung is Rung.PLAIN
         self.drives = Drives(self._layout.content, None if self._plain else self.main)
+        self._handle = os.pidfd_open(self.main)
+        lock = wire.held_lock(self.folder)
+        self.watchdog: Watchdog | None = Watchdog(
+            self, (self._handle,) if lock is None else (self._handle, lock)
+        )
 
     async def listen(self, serve: Serve) -> asyncio.Server:
         return await asyncio.start_unix_server(serve, sock=wire.listen(self.folder), limit=wire.MAX_LINE)
@@ -50,34 +57,51 @@ class Sandboxed:
 
     async def end(self, main_fd: int, grace_seconds: float) -> None:
         """Ask the server to end, give it the grace, end the sandbox and with it everything inside."""
-        server = self._server_pid() if grace_seconds > 0 else None
+        server = self.server_pid() if grace_seconds > 0 else None
         if server is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(server, signal.SIGTERM)
+            # What its user has stopped has to go on in order to end.
+            for pid in processes.below(self.main):
+                _send(pid, signal.SIGCONT)
+            _send(server, signal.SIGTERM)
             await wire.ended(main_fd, seconds=grace_seconds)
-        # On the plain rung the keeper itself has to kill what is left; elsewhere the kernel does it with the namespaces.
-        last = signal.SIGTERM if self._plain else signal.SIGKILL
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.main, last)
+        self._tell_keeper()
         if not await wire.ended(main_fd, seconds=KILL_SECONDS):
+            processes.kill_below(self.main)
             os.kill(self.main, signal.SIGKILL)
             await wire.ended(main_fd, seconds=KILL_SECONDS)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.main, os.WNOHANG)  # noqa: ASYNC222  # it has ended: this only takes its status
         await asyncio.to_thread(self.groups.kill)
 
-    def _server_pid(self) -> int | None:
+    def kill(self) -> None:
+        """End every process of the runtime at once; called by the watchdog, when the supervisor is gone."""
+        if not processes.wait(self._handle, 0):
+            self._tell_keeper()
+            if not processes.wait(self._handle, int(KILLED_SECONDS * 1000)):
+                processes.kill_below(self.main)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        self.groups.kill()
+
+    def _tell_keeper(self) -> None:
+        """End the keeper. On the plain rung it has to kill what is below it; elsewhere the kernel does, with the namespaces."""
+        for number in (signal.SIGTERM, signal.SIGCONT) if self._plain else (signal.SIGKILL,):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
+
+    def server_pid(self) -> int | None:
         """Return the process of the runtime's server: the eldest below the keeper, below bubblewrap and its init."""
-        family = processes.children()
         pid = self.main
         for _ in range(1 if self._plain else 3):
-            below = family.get(pid)
+            below = processes.children_of(pid)
             if not below:
                 return None
             pid = below[0]
         return pid
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
+        if self.watchdog is not None:
+            self.watchdog.close()
         ended, name = self.folder.parent / ".ended", self.spec["id"]
         # A full disk: then control hears the reason, or reads that the machine is lost.
         with contextlib.suppress(OSError):
@@ -85,6 +109,12 @@ class Sandboxed:
             draft = ended / f".{name}"
             draft.write_text(json.dumps({"id": name, **reason}), "utf-8")
             draft.replace(ended / f"{name}.json")
+        if was_ready:
+            # None there, or something else in its place: then it was no orderly end, and nothing more is known.
+            with contextlib.suppress(OSError, ValueError):
+                safe_read.copy(
+                    self.run, "kernels/executions.json", ended / f"{name}.executions.json", EXECUTIONS_BYTES
+                )
         if snapshot_bytes > 0:
             self._leave_content(ended / f"{name}.content", snapshot_bytes)
         clean(self.folder, self.groups.remove)
@@ -98,3 +128,8 @@ class Sandboxed:
             why_not = keep.set_aside(self._layout.content, place, most_bytes)
             if why_not:
                 place.with_suffix(".note").write_text(why_not, "utf-8")
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -61,6 +61,16 @@ def lock(folder: Path) -> int | None:
     return fd
 
 
+def held_lock(folder: Path) -> int | None:
+    """Return the descriptor by which this process holds the folder's lock, None when it was given none."""
+    wanted = os.stat(folder)
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), wanted):
+                return int(name)
+    return None
+
+
 def peer(connection: socket.socket) -> tuple[int, int]:
     """Return process id and user id of the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -21,7 +21,7 @@ from storage_mount.plugin.csi import Identity, Node
 from storage_mount.plugin.pods import KubernetesApi, Pods
 from storage_mount.plugin.registration import Registration
 from storage_mount.plugin.serving import serve
-from storage_mount.plugin.volumes import Layout, Volumes
+from storage_mount.plugin.volumes import OWNER, Layout, Volumes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     layout = Layout(
-        arguments.driver, arguments.kubelet_root, arguments.drive_root.resolve(), arguments.namespace
+        arguments.driver,
+        arguments.kubelet_root,
+        arguments.drive_root.resolve(),
+        arguments.namespace,
+        arguments.owner,
     )
     own = layout.kubelet_root / "plugins" / layout.driver
     own.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -88,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--namespace", required=True, help="the namespace of runtimes")
     parser.add_argument("--installation", default="minicolab", help="only pods of this installation")
     parser.add_argument("--driver", default="drive.minicolab.dev", help="the name of the CSI driver")
+    parser.add_argument("--owner", default=OWNER, type=int, help="the uid that all files on the volume have")
     parser.add_argument("--kubelet-root", default=Path("/var/lib/kubelet"), type=Path)
     parser.add_argument("--kubeconfig", type=Path, help="without it: the service account of the pod")
     return parser.parse_args()

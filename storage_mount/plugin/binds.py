@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from storage_mount.beneath import open_beneath
@@ -35,17 +36,39 @@ def bind(root: Path, folder: str, place: Path, *, readonly: bool) -> None:
     No link on the way to the folder is followed and no other mount entered. `place` lies where only we write. Flags are set before
     anybody sees the mount.
     """
-    source = _open_source(root, folder)
+    with source(root, folder) as opened:
+        attach(opened, place, readonly=readonly)
+
+
+@contextlib.contextmanager
+def source(root: Path, folder: str, *, owner: int | None = None) -> Iterator[int]:
+    """Give a descriptor of a folder that may be bound, opened with `owner`'s rights. Raise OSError.
+
+    It may take as long as the file system lets it.
+    """
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(FileExistsError):
-            place.mkdir(mode=0o755)
-        target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with system.files_of(owner):
+            opened = open_beneath(top, folder, os.O_PATH | os.O_DIRECTORY)
         try:
-            system.bind(source, target, readonly=readonly)
+            if system.mount_id(opened) != system.mount_id(top):
+                raise OSError(errno.EXDEV, f"{folder} lies on another mount than {root}")
+            yield opened
         finally:
-            os.close(target)
+            os.close(opened)
     finally:
-        os.close(source)
+        os.close(top)
+
+
+def attach(opened: int, place: Path, *, readonly: bool) -> None:
+    """Make an open folder visible at `place`. Raise OSError."""
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o755)
+    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        system.bind(opened, target, readonly=readonly)
+    finally:
+        os.close(target)
 
 
 def unbind(place: Path) -> None:
@@ -74,15 +97,3 @@ def unmount(place: Path) -> None:
     left = mounts_below(place)
     if left:
         raise OSError(errno.EBUSY, f"still mounted: {', '.join(mount.point for mount in left)}")
-
-
-def _open_source(root: Path, folder: str) -> int:
-    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        source = open_beneath(top, folder, os.O_PATH | os.O_DIRECTORY)
-        if system.mount_id(source) != system.mount_id(top):
-            os.close(source)
-            raise OSError(errno.EXDEV, f"{folder} lies on another mount than {root}")
-        return source
-    finally:
-        os.close(top)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
 
 import grpc
 
@@ -34,7 +33,7 @@ class Identity:
     def info(
         self, request: pb.GetPluginInfoRequest, context: grpc.ServicerContext
     ) -> pb.GetPluginInfoResponse:
-        return pb.GetPluginInfoResponse(name=self._driver, vendor_version=metadata.version("minicolab"))
+        return pb.GetPluginInfoResponse(name=self._driver)
 
 
 class Node:

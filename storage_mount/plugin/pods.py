@@ -6,6 +6,7 @@ A watch lasts a minute, then everything is listed anew, so that an event that wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
@@ -13,6 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import urllib3
+from kubernetes.client.exceptions import ApiException
 
 log = logging.getLogger(__name__)
 
@@ -98,56 +102,51 @@ class KubernetesApi:
     def __init__(
         self, client: Any, *, namespace: str, node: str, installation: str, manager: str = "minicolab"
     ):
-        self._client, self._namespace = client, namespace
-        self._selectors = {
+        self._client = client
+        self._selection = {
+            "namespace": namespace,
             "field_selector": f"spec.nodeName={node}",
             "label_selector": f"{MANAGED_BY}={manager},{INSTALLATION}={installation}",
         }
 
     def list(self) -> dict[str, Any]:
-        response = self._ask(SILENCE_SECONDS)
-        try:
+        with _troubled("the list"):
+            response = self._client.list_namespaced_pod(**self._selection, **_patience(SILENCE_SECONDS))
             listed: dict[str, Any] = json.loads(response.data)
-        except ValueError as error:
-            raise Trouble("the answer is no JSON") from error
         if listed.get("kind") != "PodList":
             raise Trouble("the answer is no list of pods")
         return listed
 
     def watch(self, version: str) -> Iterator[dict[str, Any]]:
-        import urllib3
-
-        response = self._ask(
-            WATCH_SECONDS + SILENCE_SECONDS,
-            watch=True,
-            resource_version=version,
-            timeout_seconds=WATCH_SECONDS,
-        )
-        rest = b""
-        try:
-            for piece in response.stream(amt=None, decode_content=True):
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    if line.strip():
-                        yield json.loads(line)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise Trouble(f"the watch broke off: {error}") from error
-        finally:
-            response.close()
-
-    def _ask(self, silence: float, **arguments: Any) -> Any:
-        import urllib3
-        from kubernetes.client.exceptions import ApiException
-
-        try:
-            return self._client.list_namespaced_pod(
-                self._namespace,
-                **self._selectors,
-                **arguments,
-                _preload_content=False,
-                _request_timeout=(CONNECT_SECONDS, silence),
+        with _troubled("the watch"):
+            response = self._client.list_namespaced_pod(
+                **self._selection,
+                **_patience(WATCH_SECONDS + SILENCE_SECONDS),
+                watch=True,
+                resource_version=version,
+                timeout_seconds=WATCH_SECONDS,
             )
-        except ApiException as error:
-            raise Trouble(f"{error.status} {error.reason}") from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Trouble(str(error)) from error
+            rest = b""
+            try:
+                for piece in response.stream(amt=None, decode_content=True):
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            yield json.loads(line)
+            finally:
+                response.close()
+
+
+def _patience(silence: float) -> dict[str, Any]:
+    return {"_preload_content": False, "_request_timeout": (CONNECT_SECONDS, silence)}
+
+
+@contextlib.contextmanager
+def _troubled(what: str) -> Iterator[None]:
+    """Make one Trouble of everything that can go wrong between here and the API."""
+    try:
+        yield
+    except ApiException as error:
+        raise Trouble(f"{what}: {error.status} {error.reason}") from error
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise Trouble(f"{what}: {error}") from error

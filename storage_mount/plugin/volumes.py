@@ -21,6 +21,7 @@ from storage_mount.plugin.reconcile import DRIVE_ID, Bind, Bound, Drive, Unbind,
 log = logging.getLogger(__name__)
 
 DRIVES = "drive"  # the drives' folder below the drive root
+OWNER = 1000
 OPTIONS = "size=64k,nr_inodes=64,mode=0755"
 POD_NAMESPACE, POD_UID = "csi.storage.k8s.io/pod.namespace", "csi.storage.k8s.io/pod.uid"
 EPHEMERAL = "csi.storage.k8s.io/ephemeral"
@@ -36,16 +37,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie on this node. `namespace`: the one whose pods get drives."""
+    """Where things lie on this node. `namespace`: the one whose pods get drives; `owner`: whose all files on the volume are."""
 
     driver: str
     kubelet_root: Path
     drive_root: Path
     namespace: str
+    owner: int = OWNER
 
 
 class Volumes:
-    """The volumes on this node; one call at a time."""
+    """The volumes on this node. Kubelet calls from many threads; `apply` is called from one."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -61,7 +63,7 @@ class Volumes:
         with self._turn:
             place = Path(target)
             place.mkdir(mode=0o750, exist_ok=True)  # kubelet made the folder above
-            if not any(self._is_volume(mount) for mount in binds.mounts() if mount.point == target):
+            if not self._there(target):
                 system.mount_tmpfs(self._layout.driver, target, OPTIONS)
             system.make_shared(target)
         log.info("volume of pod %s made", uid)
@@ -76,13 +78,13 @@ class Volumes:
     def apply(self, wanted: Mapping[str, Iterable[Drive]]) -> bool:
         """Let every volume show the drives its pod may see, by pod uid; return whether all of it could be done."""
         done = True
+        for step in steps(wanted, self.find()):
+            try:
+                self._take(step)
+            except OSError as error:
+                done = False
+                log.warning("pod %s: %s: %s", step.volume.pod, _describe(step), error)
         with self._turn:
-            for step in steps(wanted, self.find()):
-                try:
-                    self._take(step)
-                except OSError as error:
-                    done = False
-                    log.warning("pod %s: %s: %s", step.volume.pod, _describe(step), error)
             for volume in self.find():
                 _tidy(Path(volume.place))
         return done
@@ -100,11 +102,20 @@ class Volumes:
     def _take(self, step: Bind | Unbind) -> None:
         place = Path(step.volume.place)
         if isinstance(step, Unbind):
-            binds.unbind(place / step.name)
+            with self._turn:
+                binds.unbind(place / step.name)
         else:
-            folder, drive = f"{DRIVES}/{step.drive.id}", step.drive
-            binds.bind(self._layout.drive_root, folder, place / drive.name, readonly=drive.readonly)
+            drive = step.drive
+            # A file system that hangs keeps nobody's volume from being taken away.
+            folder, owner = f"{DRIVES}/{drive.id}", self._layout.owner
+            with binds.source(self._layout.drive_root, folder, owner=owner) as opened, self._turn:
+                if not self._there(step.volume.place):
+                    return  # it was taken away meanwhile
+                binds.attach(opened, place / drive.name, readonly=drive.readonly)
         log.info("pod %s: %s: done", step.volume.pod, _describe(step))
+
+    def _there(self, target: str) -> bool:
+        return any(self._is_volume(mount) for mount in binds.mounts() if mount.point == target)
 
     def _is_volume(self, mount: Mount) -> bool:
         ours = mount.kind == "tmpfs" and mount.source == self._layout.driver and mount.root == "/"

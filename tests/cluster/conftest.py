@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.harness import lifecycle, programs
+from cluster.harness import images, lifecycle, programs
 from cluster.harness.cluster import Cluster
 from cluster.harness.errors import Unavailable
 from cluster.harness.foreign import named_by_environment
@@ -24,6 +24,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that is ready for pods."""
     foreign = named_by_environment()
     if foreign is not None:
+        if foreign.load:
+            foreign.import_image(images.busybox(tmp_path_factory.mktemp("images") / "busybox.tar"))
         yield foreign
         return
     missing = programs.missing()

@@ -6,10 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import secrets
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -18,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from cluster.harness.cluster import Cluster
+from hub.settings import cache_folder
 from quota.ticket import mint, runtime_key, supervisor_key
 from spawner.kubernetes.backend import KubernetesBackend
-from spawner.kubernetes.client import connect
+from spawner.kubernetes.client import READ_SECONDS, connect
 from spawner.kubernetes.model import Installation
 from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
 from support.kernel import run_cell
-from support.patience import PATIENCE
 
 MASTER = b"m" * 32
 IMAGE = "docker.io/local/minicolab-runtime:minimal"
@@ -32,26 +30,19 @@ STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
 SMALL = Shape("SMALL", 512 << 20, 0.5, 200)
 
 
-def kubeconfig_or_skip() -> Path:
-    """Return the cluster the tests may use."""
-    named = os.environ.get("MINICOLAB_KUBECONFIG")
-    if not named:
-        pytest.skip("no cluster: MINICOLAB_KUBECONFIG is not set")
-    return Path(named)
-
-
-def kubectl(kubeconfig: Path, *arguments: str, given: str = "") -> str:
-    program = shutil.which("kubectl") or "/var/cache/minicolab-cluster/bin/kubectl"
-    done = subprocess.run(
-        [program, "--kubeconfig", str(kubeconfig), *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
+def have_runtime_image(cluster: Cluster) -> None:
+    """Give a cluster of our own the image of the small runtime; skip when nobody has built it."""
+    if cluster.layout is None:
+        return  # a cluster that is not ours has been given it
+    have = cluster.node_command(
+        "ctr", "-a", str(cluster.layout.containerd), "-n", "k8s.io", "images", "ls", "-q"
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    if IMAGE in have.stdout.split():
+        return
+    archive = cache_folder() / "images" / "runtime-minimal.tar"
+    if not archive.exists():
+        pytest.skip(f"the image {IMAGE} is not built (minicolab images build minimal --save)")
+    cluster.import_image(archive)
 
 
 @dataclass
@@ -82,11 +73,12 @@ class Runtime:
 class Bench:
     """A backend on a real cluster."""
 
-    kubeconfig: Path
+    cluster: Cluster
     installation: Installation
     backend: KubernetesBackend
     started: list[str] = field(default_factory=list)
     backends: list[KubernetesBackend] = field(default_factory=list)
+    not_ours: set[str] = field(default_factory=set)
 
     @property
     def namespace(self) -> str:
@@ -121,14 +113,18 @@ class Bench:
         endpoint = await self.backend.start(spec, lambda phase, sentence="": told.append((phase, sentence)))
         return Runtime(spec, endpoint, told)
 
-    def another(self, **changes: Any) -> KubernetesBackend:
-        """Return a backend as another process, or the hub after a restart, would make it."""
-        backend = make_backend(self.kubeconfig, replace(self.installation, **changes))
+    def another(
+        self, kubeconfig: Path | None = None, *, read_seconds: float = READ_SECONDS, **changes: Any
+    ) -> KubernetesBackend:
+        """Return a backend as another process, or the hub after a restart, would make it; `kubeconfig`: another way to the cluster."""
+        backend = make_backend(
+            kubeconfig or self.cluster.kubeconfig, replace(self.installation, **changes), read_seconds
+        )
         self.backends.append(backend)
         return backend
 
     def kubectl(self, *arguments: str, given: str = "") -> str:
-        return kubectl(self.kubeconfig, "-n", self.namespace, *arguments, given=given)
+        return self.cluster.kubectl("-n", self.namespace, *arguments, text=given)
 
     def get(self, what: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", what, "-o", "json"))["items"]
@@ -138,28 +134,29 @@ class Bench:
         return {item["metadata"]["name"] for item in self.get(what)}
 
 
-def make_backend(kubeconfig: Path, installation: Installation) -> KubernetesBackend:
-    return KubernetesBackend(connect(kubeconfig), installation, lambda i: supervisor_key(MASTER, i))
+def make_backend(
+    kubeconfig: Path, installation: Installation, read_seconds: float = READ_SECONDS
+) -> KubernetesBackend:
+    api = connect(kubeconfig, read_seconds=read_seconds)
+    return KubernetesBackend(api, installation, lambda i: supervisor_key(MASTER, i))
 
 
 @contextlib.asynccontextmanager
-async def make_bench(kubeconfig: Path, **changes: Any) -> AsyncIterator[Bench]:
+async def make_bench(cluster: Cluster, **changes: Any) -> AsyncIterator[Bench]:
     """Yield a backend with a namespace of its own; whatever a test leaves is ended and must leave nothing."""
-    namespace = f"mc-{secrets.token_hex(4)}"
-    kubectl(kubeconfig, "create", "namespace", namespace)
-    kubectl(kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl(kubeconfig, "-n", namespace, "create", "serviceaccount", "runtime")
-    settings: dict[str, Any] = {"drives": "none", "cpu_share": 0.1, "memory_share": 0.5, **changes}
-    installation = Installation(namespace, "test", IMAGE, **settings)
-    backend = make_backend(kubeconfig, installation)
-    bench = Bench(kubeconfig, installation, backend, backends=[backend])
-    try:
-        yield bench
-        for runtime_id in bench.started:
-            await bench.backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
-        left = bench.names("pods") & set(bench.started)
-        assert left == set(), "a runtime that was stopped has a pod"
-    finally:
-        for made in bench.backends:
-            made.close()
-        kubectl(kubeconfig, "delete", "namespace", namespace, "--wait=false")
+    with cluster.namespace("kube") as namespace:
+        cluster.kubectl("-n", namespace, "create", "serviceaccount", "runtime")
+        settings: dict[str, Any] = {"drives": "none", "cpu_share": 0.1, "memory_share": 0.5, **changes}
+        installation = Installation(namespace, "test", IMAGE, **settings)
+        backend = make_backend(cluster.kubeconfig, installation)
+        bench = Bench(cluster, installation, backend, backends=[backend])
+        try:
+            yield bench
+            last = bench.another()
+            for runtime_id in bench.started:
+                await last.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
+            left = bench.names("pods") & set(bench.started) - bench.not_ours
+            assert left == set(), "a runtime that was stopped has a pod"
+        finally:
+            for made in bench.backends:
+                made.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import signal
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -25,9 +26,7 @@ from support.patience import until
 
 pytestmark = pytest.mark.cluster
 
-SERVE = (
-    "mkdir -p /tmp/w && echo hello from a pod > /tmp/w/index.html && exec busybox httpd -f -p 8888 -h /tmp/w"
-)
+SERVE = "mkdir -p /tmp/www && echo hello from a pod > /tmp/www/index.html && exec busybox httpd -f -p 8888 -h /tmp/www"
 
 
 @pytest.fixture
@@ -185,31 +184,39 @@ def test_up_again_starts_what_has_died(own_cluster: Cluster, namespace: str) -> 
     assert pod_of(own_cluster, namespace, "stays")["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
-def test_down_leaves_nothing_and_touches_no_other_cluster(own_cluster: Cluster, tmp_path: Path) -> None:
-    state = tmp_path / "second"
-    second = lifecycle.up(state)
-    layout = second.layout
-    assert layout is not None
+@pytest.mark.parametrize("before", ["in order", "after everything was killed"])
+def test_down_leaves_nothing_and_touches_no_other_cluster(
+    own_cluster: Cluster, tmp_path: Path, before: str
+) -> None:
     assert own_cluster.layout is not None
-    recorded = lifecycle.processes_of(layout)
-    pids = {recorded.pid(name) for name in recorded.names()}
+    state = tmp_path / "second"
     try:
-        with second.namespace() as namespace:
-            second.apply(restricted_pod("held", namespace, ["sleep", "3600"]))
-            second.wait(namespace, "pod/held", "condition=Ready")
-            # Nothing is asked of the pod: whoever takes the cluster down finds it running, and its kubelet dead.
-            recorded.stop("kubelet")
-            pods = cgroups.ControlGroup(layout.cgroup).processes()
-            assert pods
-            assert lifecycle.shims(layout)
-            lifecycle.down(state)
-    except BaseException:
+        second = lifecycle.up(state)
+        layout = second.layout
+        assert layout is not None
+        recorded = lifecycle.processes_of(layout)
+        pids = {pid for name in recorded.names() if (pid := recorded.pid(name))}
+        second.kubectl("create", "namespace", "held")
+        pod = restricted_pod("held", "held", ["sleep", "3600"], serviceAccountName="default")
+        until(
+            lambda: second.kubectl("-n", "held", "get", "serviceaccount", "default", check=False),
+            "no account",
+        )
+        second.apply(pod)
+        second.wait("held", "pod/held", "condition=Ready")
+        assert lifecycle.shims(layout)
+        pids |= cgroups.ControlGroup(layout.cgroup).processes()
+        if before != "in order":
+            for name in recorded.names():
+                pid = recorded.pid(name)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+    finally:
         lifecycle.down(state)
-        raise
 
     assert not layout.run.exists()
     assert not layout.state.exists()
-    assert not [pid for pid in pids | pods if pid is not None and Path(f"/proc/{pid}/exe").exists()]
+    assert not [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
     assert not lifecycle.shims(layout)
     assert not cgroups.ControlGroup(layout.cgroup).folders()
     assert not [path for path in mount_points() if str(state) in str(path) or layout.id in str(path)]

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from cluster.harness.cluster import Cluster
 from spawner.kubernetes import pods
 from spawner.kubernetes.model import Flavor
 from spawner.model import EndReason, Phase, Shape
 from spawner.ports import BackendError
 from support.patience import PATIENCE, Stopwatch, until_async
-from tests.cluster.kubernetes_support import SMALL, STOPPED, Bench, kubeconfig_or_skip, make_bench
+from tests.cluster.kubernetes_support import SMALL, STOPPED, Bench, have_runtime_image, make_bench
 
 pytestmark = pytest.mark.cluster
 
@@ -24,8 +25,9 @@ DEAD_SERVICES_SECONDS = 30.0
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with make_bench(kubeconfig_or_skip()) as bench:
+async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
+    have_runtime_image(cluster)
+    async with make_bench(cluster) as bench:
         yield bench
 
 
@@ -132,7 +134,7 @@ async def test_a_strangers_pod_is_never_touched(bench: Bench) -> None:
     after = bench.get("pods")[0]["metadata"]
     assert (after["uid"], after["resourceVersion"]) == (before["uid"], before["resourceVersion"])
     assert bench.names("secrets") == set()
-    bench.kubectl("delete", "pod", spec.id, "--wait=false")
+    bench.not_ours.add(spec.id)
 
 
 async def test_another_installations_runtimes_in_the_same_namespace_are_not_ours(bench: Bench) -> None:
@@ -159,7 +161,7 @@ async def refused(bench: Bench, **changes: Any) -> tuple[BackendError, list[tupl
 
 
 async def test_an_image_that_does_not_exist_is_named(bench: Bench) -> None:
-    async with make_bench(bench.kubeconfig, image_pull_policy="Never") as never:
+    async with make_bench(bench.cluster, image_pull_policy="Never") as never:
         never.installation = replace(never.installation, image="docker.io/local/nothing:0")
         never.backend = never.another()
         error, _ = await refused(never)

@@ -855,6 +855,45 @@ async def test_content_is_kept_for_who_wants_it_and_restored(bench: Bench) -> No
     assert await bench.backend.left_behind(following.id) is None
 
 
+async def test_the_last_outputs_and_the_reason_of_an_end_stay_until_they_are_forgotten(bench: Bench) -> None:
+    runtime = await bench.start()
+
+    def run_a_cell() -> None:
+        kernel = Kernel(runtime.url, runtime.ticket())
+        kernel.run("print('last words')", metadata={"cellId": "c1"})
+        kernel.close()
+
+    await asyncio.to_thread(run_a_cell)
+    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=PATIENCE)
+    for _ in range(2):  # who asked first may have died before it wrote it down
+        assert await bench.backend.wait_end(runtime.id) == STOPPED
+    left = await bench.another().left_behind(runtime.id)
+    assert left is not None
+    assert [(e["cell_id"], e["outputs"][0]["text"]) for e in left.executions] == [("c1", "last words\n")]
+    assert (left.snapshot, left.snapshot_note) == (None, "")
+    await bench.backend.forget(runtime.id)
+    assert await bench.backend.left_behind(runtime.id) is None
+    assert (await bench.backend.wait_end(runtime.id)).code == "lost"
+    assert list((bench.folder / ".ended").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["os.symlink('/etc/passwd', p)", "os.mkfifo(p)", "open(p, 'w').truncate(1 << 33)", "os.mkdir(p)"],
+)
+async def test_what_a_users_code_plants_in_the_place_of_the_last_outputs_hurts_nobody(
+    bench: Bench, planted: str
+) -> None:
+    runtime = await bench.start()
+    await runtime.run(f"import os; p = os.environ['MINICOLAB_RUNTIME_DIR'] + '/executions.json'\n{planted}")
+    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
+    assert await bench.backend.wait_end(runtime.id) == STOPPED
+    left = await bench.backend.left_behind(runtime.id)
+    assert left is not None
+    assert left.executions == ()
+    assert leftovers(bench) == []
+
+
 async def test_content_that_is_too_large_is_not_kept_and_that_is_said(bench: Bench) -> None:
     runtime = await bench.start()
     await bench.backend.set_snapshot(runtime.id, snapshot_bytes=4096)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -11,17 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
-from hub.settings import load_service
 from support.patience import PATIENCE, until
+from support.pictures import CONTROL, ask, kill, processes_of, state_of, until_all_agree
 from support.service import Running, running
 
-CONTROL = "/services/control/api/v1"
 CONFIG = "runtimes: {environment: minimal}\nquota: {max_runtimes: 20}\n"
 SEED = int(os.environ.get("MINICOLAB_TEST_SEED", "4"))
 
@@ -32,74 +27,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("control") / "state", CONFIG) as service:
         service.add_user("ada")
         yield service
-
-
-def processes_of(service: Running, module: str, runtime: str = "") -> list[int]:
-    """Return the processes of this installation that run `module`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if module in words and any(str(service.state) in w and runtime in w for w in words):
-            found.append(int(folder.name))
-    return found
-
-
-def kill(service: Running, module: str) -> None:
-    for pid in processes_of(service, module):
-        os.kill(pid, signal.SIGKILL)
-
-
-def ask(service: Running, method: str, path: str, **kwargs: Any) -> requests.Response | None:
-    """Call as ada; None while the service is coming back."""
-    try:
-        reply = service.api("ada", method, CONTROL + path, **kwargs)
-    except requests.RequestException:
-        return None
-    return reply if reply.headers.get("Content-Type", "").startswith("application/json") else None
-
-
-def state_of(service: Running, runtime: str) -> str:
-    reply = ask(service, "GET", f"/runtimes/{runtime}")
-    return str(reply.json().get("state", "")) if reply is not None else ""
-
-
-def pictures(service: Running) -> dict[str, object]:
-    """Return which runtimes there are, as each of rows, folders, supervisors and the hub has it."""
-    reply = ask(service, "GET", "/runtimes?limit=200")
-    folder = service.state / "runtimes"
-    installation = load_service(service.state)
-    hub = requests.get(
-        f"{installation.hub_api_url}/users/ada?include_stopped_servers=1",
-        headers={"Authorization": f"token {installation.control_token}"},
-        timeout=PATIENCE,
-    )
-    supervisors = set()
-    for pid in processes_of(service, "spawner.local.supervisor"):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            supervisors |= {Path(w).name for w in words if "/runtimes/r-" in w}
-    return {
-        "rows": {m["id"] for m in reply.json()["items"]} if reply is not None and reply.ok else None,
-        "folders": {p.name for p in folder.glob("r-*") if p.is_dir()},
-        "supervisors": supervisors,
-        "hub": set(hub.json()["servers"]) - {""}
-        if hub.ok
-        else hub.text,  # '' is the default server nobody uses
-    }
-
-
-def until_all_agree(service: Running) -> None:
-    """Wait until the four pictures are one."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        seen = pictures(service)
-        if all(seen[name] == seen["rows"] for name in seen):
-            return
-        assert time.monotonic() < end, seen
-        time.sleep(0.1)
 
 
 def test_control_killed_again_and_again_while_runtimes_start_leaves_each_notebook_one_runtime(

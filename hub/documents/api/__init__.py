@@ -14,6 +14,7 @@ from hub.documents.api.files import (
     RecentHandler,
     SearchHandler,
 )
+from hub.documents.api.outputs import OutputsHandler
 from hub.documents.api.trash import RestoreHandler, TrashedHandler, TrashHandler
 
 
@@ -28,6 +29,7 @@ def routes() -> list[tuple[Any, ...]]:
         (f"files/{one}/download", DownloadHandler),
         (f"files/{one}/copy", CopyHandler),
         (f"files/{one}/restore", RestoreHandler),
+        (f"files/{one}/outputs", OutputsHandler),
         ("trash", TrashHandler),
         (f"trash/{one}", TrashedHandler),
         ("search", SearchHandler),

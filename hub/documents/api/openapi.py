@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hub.documents.rooms.outputs import MAX_EXECUTIONS
 from hub.web.openapi import Api, Operation, Parameter, Schema, page_of, paging, write
 from storage_mount.model import FileType, Order, Role, SortKey
 
@@ -54,6 +55,17 @@ _CHANGE: Schema = {
     },
 }
 _COPY: Schema = {**_CHANGE, "minProperties": 0}
+_BRING: Schema = {
+    "type": "object",
+    "required": ["runtime_id", "user", "executions"],
+    "additionalProperties": False,
+    "properties": {
+        "runtime_id": {"type": "string", "maxLength": 255},
+        "user": {"type": "string", "maxLength": 255},
+        "ended": {"type": "boolean", "default": False},
+        "executions": {"type": "array", "maxItems": MAX_EXECUTIONS, "items": {"type": "object"}},
+    },
+}
 _EXAMPLE: Schema = {
     "type": "object",
     "required": ["id", "name", "title"],
@@ -73,6 +85,14 @@ API = Api(
             "type": "object",
             "required": ["name", "admin"],
             "properties": {"name": _TEXT, "admin": {"type": "boolean"}},
+        },
+        "Brought": {
+            "type": "object",
+            "required": ["settled", "wanted"],
+            "properties": {
+                "settled": {"type": "array", "items": _TEXT},
+                "wanted": {"type": "array", "items": _TEXT},
+            },
         },
         "Deleted": {
             "type": "object",
@@ -149,6 +169,14 @@ API = Api(
             body_required=False,
         ),
         Operation("POST", "/files/{id}/restore", "Bring back from the trash", {200: "File"}, _FULL),
+        Operation(
+            "POST",
+            "/files/{id}/outputs",
+            "Bring what cells printed while no page was open (the control service alone)",
+            {200: "Brought"},
+            (400, 401, 403, 404, 413, 422, 503),
+            body=_BRING,
+        ),
         Operation("GET", "/trash", "List the trash", {200: "Files"}),
         Operation("DELETE", "/trash", "Empty the trash", {200: "Deleted"}),
         Operation("DELETE", "/trash/{id}", "Delete forever", {204: ""}),

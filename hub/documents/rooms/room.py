@@ -13,12 +13,15 @@ import json
 import logging
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from hub.documents.rooms import shape, wire
+from hub.documents.rooms.outputs import Told
 from hub.documents.rooms.shape import Json, NotShareable, Object
 from hub.documents.rooms.store import History, HistoryStore, SavedAs
+from hub.documents.rooms.writer import Answer, OutputWriter
 from hub.documents.rooms.ydoc import SharedNotebook
 from quota.clock import Clock
 
@@ -152,6 +155,7 @@ class Room:
         self._at = Version("", "")
         self._digest = ""
         self._recorded = False  # whether the history has this room
+        self._outputs = OutputWriter(lambda: self._shared, clock)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -273,6 +277,7 @@ class Room:
         gone = [e for e, who in self._presence.values() if who is visitor]
         for entry in gone:
             del self._presence[entry.client]
+        self._outputs.left(e.client for e in gone)
         if gone:
             self._send(wire.presence([wire.Presence(e.client, e.clock + 1, None) for e in gone]))
 
@@ -284,8 +289,11 @@ class Room:
         """Merge a page's edit, pass it on, and save it soon; raise NotShareable."""
         if self.readonly:
             return
+        self._outputs.heard(client for client, (_, who) in self._presence.items() if who is visitor)
+        self._outputs.before_merge()
         try:
             self._shared.merge(update)
+            self._outputs.repair()
         finally:
             changed = self._flush_outbox(visitor)
         if changed:
@@ -303,11 +311,36 @@ class Room:
         for entry in own:
             if entry.state is None:
                 self._presence.pop(entry.client, None)
+                self._outputs.left([entry.client])
             else:
                 self._presence[entry.client] = (entry, visitor)
+                self._outputs.heard([entry.client])
         self._send(wire.presence(own), but=None if own else visitor)
         if not own:
             visitor.send(wire.presence([]))  # the page takes silence for a lost connection
+
+    # -- outputs that no page writes ------------------------------------------------------------------------------
+
+    @property
+    def awaits_outputs(self) -> bool:
+        """Whether a runtime still tells of cells of this notebook."""
+        return self._outputs.busy
+
+    def deliver(self, found: Sequence[Told]) -> Answer:
+        """Take in what a runtime tells of its cells; see hub.documents.rooms.outputs for who writes it."""
+        if self.readonly:
+            return Answer(tuple(told.run for told in found), ())
+        answer = self._outputs.deliver(found)
+        if self._flush_outbox(None):
+            self._edited()
+        return answer
+
+    def look_at_outputs(self) -> None:
+        """Write what has become ours to write since."""
+        if self._outputs.busy:
+            self._outputs.look()
+            if self._flush_outbox(None):
+                self._edited()
 
     def tell_problem(self, message: str | None) -> None:
         """Show `message` on every page until it is taken away with None."""

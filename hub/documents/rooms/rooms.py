@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 
 from hub.documents.library import as_api_errors
+from hub.documents.rooms.outputs import Told
 from hub.documents.rooms.room import ChangedOutside, Gone, Room, Shelf, ShelfError
 from hub.documents.rooms.shape import NotShareable
 from hub.documents.rooms.store import HistoryStore
+from hub.documents.rooms.writer import Answer
 from hub.web.errors import ApiError
 from quota.clock import Clock
 from storage_mount.errors import StorageError
@@ -116,6 +118,9 @@ class Rooms:
             room = self._rooms.get(file_id)
             if room is None or (room.visitors and not force):
                 return
+            if room.awaits_outputs and not force:
+                self.linger(file_id)
+                return
             self._closing.pop(file_id, None)
             try:
                 await room.close()
@@ -153,6 +158,7 @@ class Rooms:
     async def _look_at(self, room: Room) -> None:
         try:
             await asyncio.gather(*(visitor.check() for visitor in list(room.visitors)))
+            room.look_at_outputs()
             await room.look_outside()
         except (ShelfError, NotShareable) as error:
             log.info("%s: %s", room.file_id, error)
@@ -173,6 +179,17 @@ class Rooms:
         if room is not None and room.unsaved:
             with as_answers():
                 await room.save()
+
+    async def deliver(self, file_id: str, found: Sequence[Told]) -> Answer:
+        """Take in what a runtime tells of the cells of a notebook, open or not.
+
+        What is settled is in the file when this returns. Raise ShelfError, NotShareable, or ApiError.
+        """
+        room = await self.join(file_id)
+        answer = room.deliver(found)
+        if answer.settled:
+            await self.settle(file_id)
+        return answer
 
     async def replace(self, file_id: str, raw: bytes, replaces: str | None) -> bool:
         """Make `raw` the content of an open notebook, in its pages too. Return False when it is not open.

@@ -94,6 +94,13 @@ def _shared_cell(cell: Object, name: str) -> Object:
     return out
 
 
+def shared_output(output: Object) -> Object:
+    """Return one output in the spelling of `to_shared`."""
+    found = _joined_output(_plain(output))
+    assert isinstance(found, dict)
+    return found
+
+
 def _joined_output(output: Json) -> Json:
     if not isinstance(output, dict):
         return output

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 from pycrdt import Array, Doc, Map, Text, TransactionEvent
 
-from hub.documents.rooms.shape import Json, NotShareable, Object, normal, same
+from hub.documents.rooms.shape import Json, NotShareable, Object, normal, same, shared_output
 
 T = TypeVar("T")
 
@@ -25,10 +25,16 @@ class SharedNotebook:
             on_update(event.update)
 
         self._subscription = self._doc.observe(forward)
+        self._outputs_touched = False
+        self._cells.observe_deep(self._note_outputs)
 
     def close(self) -> None:
         """Stop telling about updates."""
         self._doc.unobserve(self._subscription)
+
+    def _note_outputs(self, events: list[Any]) -> None:
+        if not self._outputs_touched:
+            self._outputs_touched = any(not event.path[1:] or event.path[1] == "outputs" for event in events)
 
     # -- merging ------------------------------------------------------------------------------------------------
 
@@ -142,6 +148,105 @@ class SharedNotebook:
         """Return a value of the shared state, None when it is not set."""
         return cast("Json", self._state.get(key))
 
+    def state_keys(self) -> list[str]:
+        """Return the names of all values of the shared state."""
+        return list(self._state.keys())
+
+    # -- outputs of one cell ------------------------------------------------------------------------------------
+
+    def take_outputs_touched(self) -> bool:
+        """Return whether outputs of any cell may have changed since this was last asked."""
+        touched, self._outputs_touched = self._outputs_touched, False
+        return touched
+
+    def has_code_cell(self, cell_id: str) -> bool:
+        """Return whether there is a code cell with this id."""
+        return self._code_cell(cell_id) is not None
+
+    def outputs(self, cell_id: str) -> list[Object] | None:
+        """Return the outputs of a code cell in the spelling of `shape.to_shared`, None when there is no such cell."""
+        cell = self._code_cell(cell_id)
+        if cell is None:
+            return None
+        found = cell.get("outputs")
+        plain = found.to_py() if isinstance(found, Array) else []
+        return [shared_output(cast("Object", o)) for o in plain or [] if isinstance(o, dict)]
+
+    def execution_count(self, cell_id: str) -> int | None:
+        """Return the number a code cell shows, None when it shows none."""
+        cell = self._code_cell(cell_id)
+        count = cell.get("execution_count") if cell is not None else None
+        return int(count) if isinstance(count, int | float) else None
+
+    def write_outputs(self, cell_id: str, wanted: list[Object]) -> None:
+        """Make `wanted` the outputs of a code cell, touching only what differs; text that grew is added to."""
+        cell = self._code_cell(cell_id)
+        if cell is None:
+            return
+        with self._doc.transaction():
+            outputs = cell.get("outputs")
+            if not isinstance(outputs, Array):
+                cell["outputs"] = Array([])
+                outputs = cast("Array[object]", cell["outputs"])
+            now = self.outputs(cell_id) or []
+            if len(now) != len(outputs):  # something in there is no output
+                del outputs[:]
+                now = []
+            for i, output in enumerate(wanted):
+                if i >= len(now):
+                    outputs.append(_new_output(output))
+                elif not same(now[i], output) and not _grow(outputs[i], now[i], output):
+                    outputs[i] = _new_output(output)
+            if len(now) > len(wanted):
+                del outputs[len(wanted) :]
+
+    def write_end(self, cell_id: str, execution_count: int | None) -> None:
+        """Show that a code cell has run; `execution_count` None leaves its number alone."""
+        cell = self._code_cell(cell_id)
+        if cell is None:
+            return
+        with self._doc.transaction():
+            if execution_count is not None and self.execution_count(cell_id) != execution_count:
+                cell["execution_count"] = float(execution_count)
+            if cell.get("execution_state") != "idle":
+                cell["execution_state"] = "idle"
+
+    def _code_cell(self, cell_id: str) -> Map[object] | None:
+        for cell in self._cells:
+            if isinstance(cell, Map) and cell.get("id") == cell_id and cell.get("cell_type") == "code":
+                return cell
+        return None
+
+
+def _grow(output: object, now: Object, wanted: Object) -> bool:
+    """Change the end of a stream's text; return whether that made it what is wanted."""
+    if not (isinstance(output, Map) and now.get("output_type") == wanted["output_type"] == "stream"):
+        return False
+    text, old, new = output.get("text"), str(now.get("text", "")), str(wanted["text"])
+    if not isinstance(text, Text) or now.get("name") != wanted["name"]:
+        return False
+    same_start = _common_start(old, new)
+    if same_start < len(old) // 2:
+        return False
+    first, end = len(old[:same_start].encode()), len(old.encode())  # positions in `text` count UTF-8 bytes
+    if first < end:
+        del text[first:end]
+    if same_start < len(new):
+        text.insert(first, new[same_start:])
+    return True
+
+
+def _common_start(a: str, b: str) -> int:
+    """Return how many characters two texts have in common at their start, by halving: texts are long, and differ at their end."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
 
 def new_cell(cell: Object) -> Map[object]:
     """Return a cell as the page's library lays it out."""
@@ -151,13 +256,17 @@ def new_cell(cell: Object) -> Map[object]:
     if cell["cell_type"] == "code":
         outputs: list[Map[object]] = []
         for output in cast("list[Json]", cell.get("outputs") or []):
-            item = dict(cast("dict[str, object]", _numbers(output)))
-            if item.get("output_type") == "stream":
-                item["text"] = Text(str(item.get("text", "")))
-            outputs.append(Map(item))
+            outputs.append(_new_output(cast("Object", output)))
         out["outputs"] = Array(outputs)
         out["execution_state"] = "idle"
     return Map(out)
+
+
+def _new_output(output: Object) -> Map[object]:
+    item = dict(cast("dict[str, object]", _numbers(output)))
+    if item.get("output_type") == "stream":
+        item["text"] = Text(str(item.get("text", "")))
+    return Map(item)
 
 
 def edit_text(text: Text, old: str, new: str) -> None:

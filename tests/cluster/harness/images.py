@@ -59,7 +59,7 @@ def import_own(node: Sequence[str], socket: Path, folder: Path) -> None:
     makers: dict[str, Callable[[], Path]] = {
         PAUSE: lambda: _of_program(folder / "pause.tar", PAUSE, "pause"),
         DNS: lambda: _of_program(folder / "coredns.tar", DNS, "coredns"),
-        BUSYBOX: lambda: _busybox(folder / "busybox.tar"),
+        BUSYBOX: lambda: busybox(folder / "busybox.tar"),
     }
     for name, make in makers.items():
         if name not in listed:
@@ -81,7 +81,7 @@ def _of_program(target: Path, name: str, program: str) -> Path:
         return archive(Path(scratch), name, target, entrypoint=(f"/{program}",))
 
 
-def _busybox(target: Path) -> Path:
+def busybox(target: Path) -> Path:
     """A shell and the usual small programs, from Debian's busybox-static; user `app` is 1000."""
     source = Path(shutil.which("busybox") or "/bin/busybox").resolve()
     if b"ld-linux" in source.read_bytes()[:4096]:

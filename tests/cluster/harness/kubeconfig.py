@@ -75,7 +75,7 @@ class Access:
 
 
 def read(file: Path) -> Access:
-    """Read the current context of a kubeconfig. Raise ClusterError when it lacks something or names a helper program."""
+    """Read the current context of a kubeconfig. Raise ClusterError when it lacks something or names a program to run."""
     content = yaml.safe_load(file.read_text("utf-8"))
 
     def named(kind: str, name: str) -> dict[str, Any]:

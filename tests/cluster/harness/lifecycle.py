@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cluster.harness import components, configuration, images, kubeconfig, pretended, storage
 from cluster.harness.cgroups import ControlGroup
@@ -35,6 +37,7 @@ DEBIAN = {
     "busybox": "busybox-static",
 }
 TPU_NODES = 2
+PODS_END = 30  # seconds that the pods have to end in order
 SHIM = "containerd-shim-runc-v2"
 
 
@@ -65,11 +68,11 @@ def down(state: Path) -> None:
     if not layout.state.exists() and not layout.run.exists():
         return
     processes = processes_of(layout)
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        processes.stop(name)  # or they make again what is deleted now
     if processes.alive("kube-apiserver") and processes.alive("kubelet"):
-        # In order: a volume's plugin lets go of what it holds, and no program of a pod is cut off in the middle.
         with contextlib.suppress(ClusterError):
-            kubectl = Cluster(layout.kubeconfig, layout).kubectl
-            kubectl("delete", "pods", "--all", "-A", "--grace-period=1", "--wait=true", "--timeout=40s")
+            _end_pods(Cluster(layout.kubeconfig, layout))
     # Without etcd the API server does not end when told to; who watches it ends before.
     for name in (*set(processes.names()) - set(components.ORDER), *reversed(components.ORDER)):
         if name not in ("etcd", "containerd"):
@@ -88,6 +91,26 @@ def down(state: Path) -> None:
     node.remove()
     for folder in (layout.run, layout.state):
         remove_folder(folder)
+
+
+def _end_pods(cluster: Cluster) -> None:
+    """End all pods; those of daemon sets last, for a volume's plugin has to let go of what others hold."""
+    pods = json.loads(cluster.kubectl("get", "pods", "-A", "-o", "json"))["items"]
+    rounds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for pod in pods:
+        owners = pod["metadata"].get("ownerReferences", [])
+        rounds[any(owner["kind"] == "DaemonSet" for owner in owners)].append(pod)
+    for daemons in (False, True):
+        by_namespace: dict[str, list[str]] = {}
+        for pod in rounds[daemons]:
+            by_namespace.setdefault(pod["metadata"]["namespace"], []).append(pod["metadata"]["name"])
+        for namespace, names in by_namespace.items():
+            options = ("--grace-period=1", "--wait=false")
+            cluster.kubectl("-n", namespace, "delete", "pods", *names, *options, check=False)
+        for namespace, names in by_namespace.items():
+            waited = [f"pod/{name}" for name in names]
+            options = ("--for=delete", f"--timeout={PODS_END}s")
+            cluster.kubectl("-n", namespace, "wait", *waited, *options, check=False)
 
 
 def running(state: Path) -> Cluster | None:

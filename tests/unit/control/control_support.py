@@ -168,10 +168,14 @@ class FileBackend:
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         left = self._folder / f"{runtime_id}.tar.gz"
-        return LeftBehind((), left) if left.exists() else None
+        said = self._folder / f"{runtime_id}.said"
+        executions = tuple(json.loads(said.read_text())) if said.exists() else ()
+        snapshot = left if left.exists() else None
+        return LeftBehind(executions, snapshot) if executions or snapshot else None
 
     async def forget(self, runtime_id: str) -> None:
         (self._folder / f"{runtime_id}.tar.gz").unlink(missing_ok=True)
+        (self._folder / f"{runtime_id}.said").unlink(missing_ok=True)
 
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         self.change(runtime_id, restored=snapshot.read_text())
@@ -183,6 +187,14 @@ class FileBackend:
     def leave(self, runtime_id: str, content: str) -> None:
         """Let a runtime leave a snapshot behind; before it ends."""
         (self._folder / f"{runtime_id}.tar.gz").write_text(content)
+
+    def say(self, runtime_id: str, executions: list[dict[str, Any]]) -> None:
+        """Let a runtime leave its executions behind; before it ends."""
+        (self._folder / f"{runtime_id}.said").write_text(json.dumps(executions))
+
+    def left_nothing(self, runtime_id: str) -> bool:
+        """Whether what a runtime left has been forgotten."""
+        return not any((self._folder / f"{runtime_id}.{kind}").exists() for kind in ("tar.gz", "said"))
 
     def carried(self, runtime_id: str) -> dict[str, Any]:
         """Return what a runtime was told of its limits."""
@@ -205,6 +217,8 @@ class FakeHub:
     refuse: str | None = None
     starts: int = 0
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # server → what control asked for
+    brought: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # outputs: file, body
+    documents_away: bool = False
 
     async def _spawn(self, user: str, server: str, options: dict[str, Any]) -> None:
         await self.gate.wait()
@@ -347,6 +361,20 @@ class _File(web.RequestHandler):
         self.finish({"id": file_id, "name": f"{file_id}.ipynb", "type": "notebook"})
 
 
+class _Outputs(_HubHandler):
+    """Takes everything as settled, as documents does with what it has written."""
+
+    def post(self, file_id: str) -> None:
+        if self.hub.documents_away:
+            raise web.HTTPError(503)
+        assert self.request.headers["Authorization"] == f"Bearer {CONTROL_TOKEN}"
+        body = json.loads(self.request.body)
+        ids = [e["msg_id"] for e in body["executions"]]
+        lacking = [e["msg_id"] for e in body["executions"] if "outputs" not in e]
+        self.hub.brought.append((file_id, body))
+        self.finish({"settled": [i for i in ids if i not in lacking], "wanted": lacking})
+
+
 def hub_app(hub: FakeHub) -> web.Application:
     one = r"/hub/api/users/([^/]+)/servers/([^/]+)"
     return web.Application(
@@ -356,6 +384,7 @@ def hub_app(hub: FakeHub) -> web.Application:
             (r"/hub/api/users", _Users),
             (one, _Server),
             (one + "/progress", _Progress),
+            (r"/services/documents/api/v1/files/([^/]*)/outputs", _Outputs),
             (r"/services/documents/api/v1/files/(.*)", _File),
         ],
         hub=hub,

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_FOUND = 6, GPU_IS_LOST = 15 };
 typedef int Result;
 typedef struct { int index; } Device;
 typedef struct { unsigned long long total, free, used; } Memory;
@@ -45,5 +45,17 @@ Result nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
     if (count() > 2 && device->index == count() - 1) return GPU_IS_LOST;
     memory->total = 16ULL << 30;
     memory->used = memory->free = 8ULL << 30;
+    return SUCCESS;
+}
+
+/* FAKE_NVML_USERS: a process that computes on the first device; another one merely holds memory there. */
+typedef struct { unsigned pid; unsigned long long stamp; unsigned sm, memory, encoder, decoder; } Sample;
+Result nvmlDeviceGetProcessUtilization(Device *device, Sample *out, unsigned *size, unsigned long long since) {
+    const char *user = getenv("FAKE_NVML_USERS");
+    if (count() > 2 && device->index == count() - 1) return GPU_IS_LOST;
+    if (!user || !since || device->index || *size < 2) return NOT_FOUND;
+    out[0] = (Sample){(unsigned)atoi(user), since, 40, 0, 0, 0};
+    out[1] = (Sample){1, since, 0, 0, 0, 0};
+    *size = 2;
     return SUCCESS;
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from spawner.local import gpu_use
+
 READ = (
     "import dataclasses, json; from gpu_scheduler.nvml import NvmlInventory;"
     "print(json.dumps(dataclasses.asdict(NvmlInventory().read())))"
@@ -68,3 +70,17 @@ def test_a_device_that_fell_off_the_bus_is_unhealthy_and_hides_no_other(library:
 
 def test_a_driver_without_devices_says_so(library: Path) -> None:
     assert read_inventory(library, 0) == {"devices": [], "reason": "The NVIDIA driver knows no device."}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_who_computes_on_a_device_is_told_and_who_only_holds_memory_is_not(
+    library: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    monkeypatch.setenv("FAKE_NVML_COUNT", str(count))
+    monkeypatch.setenv("FAKE_NVML_USERS", "4711")
+    assert await gpu_use.users(15.0) == {4711}
+
+
+async def test_without_a_driver_nobody_computes() -> None:
+    assert await gpu_use.users(15.0) == frozenset()

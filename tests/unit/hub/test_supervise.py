@@ -28,8 +28,9 @@ def sleeper(tmp_path: Path, name: str = "sleeper") -> Program:
     return Program(name, [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / f"{name}.log")
 
 
-async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
-    supervisor = Supervisor()
+async def test_a_killed_process_is_started_again_and_its_new_number_is_told(tmp_path: Path) -> None:
+    written: list[dict[str, int]] = []
+    supervisor = Supervisor(lambda: written.append(supervisor.pids()))
     restarted = asyncio.Event()
 
     async def told() -> None:
@@ -44,6 +45,8 @@ async def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
     await until_async(lambda: supervisor.pids().get("sleeper") not in (None, first))
     async with asyncio.timeout(PATIENCE):
         await restarted.wait()
+    assert written == [supervisor.pids()]
+    assert written[0]["sleeper"] != first
     await supervisor.stop()
     assert not alive(first)
     assert supervisor.pids() == {}

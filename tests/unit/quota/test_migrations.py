@@ -18,6 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 
+import gpu_scheduler.sql
 from hub.control import consent, idempotency
 from hub.control.lease import DatabaseLease, Held
 from quota import migrations
@@ -39,7 +40,7 @@ ROOT = Path(__file__).parents[3]
 def everything() -> MetaData:
     """Return the tables of all classes whose rows lie in control's database."""
     whole = MetaData()
-    for base in (Base, consent._Base, idempotency._Base):
+    for base in (Base, consent._Base, idempotency._Base, gpu_scheduler.sql.Base):
         for table in base.metadata.tables.values():
             table.to_metadata(whole)
     return whole

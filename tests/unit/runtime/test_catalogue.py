@@ -11,7 +11,11 @@ import yaml
 ROOT = Path(__file__).parents[3]
 CATALOGUE: dict[str, Any] = yaml.safe_load((ROOT / "images" / "catalogue.yaml").read_text())
 RUNTIMES: list[dict[str, Any]] = CATALOGUE["runtimes"]
-REQUIRED = {"name", "title", "default", "python", "size_bytes", "install_seconds", "accelerators", "pins"}
+REQUIRED = {"name", "title", "default", "python", "size_bytes", "install_seconds", "accelerators", "pins"} | {
+    "image",
+    "image_bytes",
+    "system_packages",
+}
 
 
 def pinned(runtime: dict[str, Any]) -> dict[str, str]:
@@ -26,11 +30,14 @@ def test_exactly_one_runtime_is_the_default_and_names_are_unique() -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda r: r["name"])
 def test_a_runtime_is_complete_and_pins_exactly(runtime: dict[str, Any]) -> None:
     assert set(runtime) == REQUIRED
-    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", pin) for pin in runtime["pins"])
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z-]+\])?==[0-9][A-Za-z0-9.]*", pin) for pin in runtime["pins"]
+    )
     assert len(pinned(runtime)) == len(runtime["pins"])
     assert runtime["size_bytes"] > 10**8
     assert runtime["install_seconds"] > 5
-    assert "NONE" in runtime["accelerators"]
+    assert runtime["accelerators"]
+    assert re.fullmatch(r"minicolab-runtime:[a-z0-9-]+", runtime["image"])
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda r: r["name"])

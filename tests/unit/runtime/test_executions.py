@@ -47,7 +47,13 @@ async def test_a_page_that_leaves_mid_run_finds_all_output_when_it_comes_back(ru
         queued = await page.execute("print('three')", cell="cell-b")
         await page.until(lambda m: m["msg_type"] == "stream")
         await page.close()
-    found = await state_of(runtime, kernel_id, running)
+    found = await wait_for(runtime, kernel_id, running, "running")
+    async with asyncio.timeout(
+        PATIENCE
+    ):  # the page's own subscription may hear a message before the recorder's
+        while not found["outputs"]:
+            await asyncio.sleep(0.05)
+            found = await state_of(runtime, kernel_id, running)
     assert (found["state"], found["cell_id"], found["status"]) == ("running", "cell-a", None)
     assert found["outputs"] == [{"output_type": "stream", "name": "stdout", "text": "one\n"}]
     assert (await state_of(runtime, kernel_id, queued))["state"] == "queued"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def entry(*pins: str) -> CatalogueEntry:
-    return CatalogueEntry("small", "Small", True, pins, 10, 60.0, ("NONE",))
+    return CatalogueEntry("small", "Small", True, pins, 10, 60.0, ("NONE",), "small:1", 20, ())
 
 
 def test_the_catalogue_we_ship_is_whole_and_has_one_default() -> None:
@@ -44,7 +44,8 @@ def test_other_pins_are_another_environment() -> None:
         ("runtimes: [", "can not be read"),
         ("runtimes: [{name: x}]", "can not be read"),
         (
-            "runtimes: [{name: x, title: X, default: true, pins: [numpy], size_bytes: 1, install_seconds: 1, accelerators: []}]",
+            "runtimes: [{name: x, title: X, default: true, pins: [numpy], size_bytes: 1, install_seconds: 1, accelerators: [], "
+            "image: 'x:1', image_bytes: 1, system_packages: []}]",
             "not pinned exactly: numpy",
         ),
     ],

@@ -241,6 +241,8 @@ async def test_what_was_just_made_is_seen_before_the_watch_tells(fake: FakeClust
     new = fake.put(f"{PODS}/a", pod("a", "new"))
     mirror.note(new)
     assert [p["metadata"]["uid"] for p in mirror.of("a")] == [new["metadata"]["uid"]]
+    mirror.note(old)  # an answer that was long on its way
+    assert [p["metadata"]["uid"] for p in mirror.of("a")] == [new["metadata"]["uid"]]
     fake.silent = False  # now the watch tells the old one's story, too late
     fake.put(f"{PODS}/b", pod("b"))
     await until_async(lambda: "b" in names(mirror))

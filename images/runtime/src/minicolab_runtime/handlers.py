@@ -2,6 +2,7 @@
 
 `GET minicolab/activity`                 is anything running, and when was this runtime last used
 `GET minicolab/executions?kernel_id=…`   what a kernel runs, has queued and has lately finished, with all outputs
+`GET minicolab/executions/changes?after=N&wait=S`   the same of all kernels, as far as it changed since the answer with number N
 `GET api/colab/resources`                memory, disk and GPUs
 """
 
@@ -20,6 +21,7 @@ from minicolab_runtime.outputs import Json
 from minicolab_runtime.resources import read_resources
 
 AUTH_RESOURCE = "kernels"
+LONGEST_WAIT_SECONDS = 60
 
 
 class RuntimeHandler(APIHandler):
@@ -93,6 +95,35 @@ class ExecutionsHandler(RuntimeHandler):
                 "executions": self.kernels.recorder(kernel_id).models(boottime()),
             }
         )
+
+
+class ChangesHandler(RuntimeHandler):
+    """Executions that changed after number `after`; the answer waits up to `wait` seconds for one."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        after = self._number("after", -1)
+        wait = self._number("wait", 0)
+        if after is None or wait is None or wait > LONGEST_WAIT_SECONDS:
+            self.refuse(
+                400,
+                "bad_argument",
+                f"after and wait are whole numbers; wait is at most {LONGEST_WAIT_SECONDS}.",
+            )
+            return
+        changes = self.kernels.changes
+        if self.get_query_argument("instance", changes.instance) != changes.instance:
+            after = -1
+        await changes.wait(after, wait)
+        number = changes.number
+        executions = self.kernels.executions(after)
+        self.send({"instance": changes.instance, "number": number, "executions": executions})
+
+    def _number(self, name: str, default: int) -> int | None:
+        text = self.get_query_argument(name, str(default))
+        plain = text.removeprefix("-")
+        return int(text) if plain.isascii() and plain.isdigit() and len(plain) < 16 else None
 
 
 class ResourcesHandler(RuntimeHandler):

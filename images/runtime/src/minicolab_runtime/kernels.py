@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from jupyter_server.utils import ApiPath
 from zmq.eventloop.zmqstream import ZMQStream
 
 from minicolab_runtime.activity import Activity, boottime
+from minicolab_runtime.changes import Changes
 from minicolab_runtime.memory import MemoryGauge
 from minicolab_runtime.offline_buffer import OfflineBuffer
 from minicolab_runtime.outputs import Json
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 _ACTIONS = frozenset({"execute_request", "comm_open", "comm_msg", "input_reply"})
 
 
+_GATHERED_SECONDS = 0.5
+_GONE_KERNELS = 4  # of how many ended kernels the record is kept
 _SUBSCRIBE_SECONDS = 30.0
 _ASK_SECONDS = 0.05
 
@@ -65,7 +69,9 @@ class RuntimeKernelManager(AsyncMappingKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.changes = Changes()
         self._recorders: dict[str, KernelRecorder] = {}
+        self._gone: deque[tuple[str, KernelRecorder]] = deque(maxlen=_GONE_KERNELS)
         self._recorder_streams: dict[str, ZMQStream] = {}
         self._heard: dict[str, asyncio.Event] = {}
         self._oom_kills_before: dict[str, int] = {}
@@ -130,7 +136,31 @@ class RuntimeKernelManager(AsyncMappingKernelManager):
 
     def recorder(self, kernel_id: str) -> KernelRecorder:
         """Return the recorder of a kernel (a new, empty one for a kernel that has none yet)."""
-        return self._recorders.setdefault(kernel_id, KernelRecorder())
+        found = self._recorders.get(kernel_id)
+        if found is None:
+            found = self._recorders[kernel_id] = KernelRecorder(self.changes)
+        return found
+
+    def executions(self, after: int = -1) -> list[Json]:
+        """Return the executions of all kernels that changed later than number `after`, each with its kernel's id."""
+        now = boottime()
+        return [
+            {**model, "kernel_id": kernel_id}
+            for kernel_id, recorder in [*self._gone, *self._recorders.items()]
+            for model in recorder.models(now, after)
+        ]
+
+    async def last_executions(self) -> list[Json]:
+        """Return the executions as they are when the server is about to end, with what running cells have printed by now.
+
+        A kernel gathers what a cell prints for a fifth of a second before it sends it.
+        """
+        if any(recorder.pending for recorder in self._recorders.values()):
+            await asyncio.sleep(_GATHERED_SECONDS)
+        for stream in self._recorder_streams.values():
+            if not stream.closed():
+                stream.flush()
+        return self.executions()
 
     async def subscribed(self, kernel_id: str, *others: asyncio.Event) -> bool:
         """Wait until the recorder's own iopub subscription delivers, so that no output is missed; False when it does not.
@@ -205,9 +235,12 @@ class RuntimeKernelManager(AsyncMappingKernelManager):
         self._close_recorder_stream(kernel_id)
 
     def remove_kernel(self, kernel_id: str) -> Any:
-        """Forget a kernel that is gone, and what was recorded of it."""
+        """Forget a kernel that is gone; how its cells ended is kept a while for who writes their outputs."""
         self._close_recorder_stream(kernel_id)
-        self._recorders.pop(kernel_id, None)
+        recorder = self._recorders.pop(kernel_id, None)
+        if recorder is not None:
+            recorder.died("The kernel was shut down.", boottime())
+            self._gone.append((kernel_id, recorder))
         self._heard.pop(kernel_id, None)
         self._oom_kills_before.pop(kernel_id, None)
         return super().remove_kernel(kernel_id)

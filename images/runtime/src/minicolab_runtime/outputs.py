@@ -84,6 +84,9 @@ class OutputLog:
             last = {"output_type": "stream", "name": name, "text": ""}
             self._outputs.append(last)
         joined = last["text"] + text
+        start = last["text"].rfind("\n") + 1
+        if "\r" in text or "\b" in text or last["text"].endswith("\r"):
+            joined = joined[:start] + _overwritten(joined[start:])
         excess = len(joined) - self._max_stream_characters
         if excess > 0:
             # Cut a quarter more than needed, at a line's end where there is one, so that cutting stays rare and cheap.
@@ -105,6 +108,31 @@ class OutputLog:
             self._dropped_outputs += 1
         self._outputs.append(output)
         self._bytes += size
+
+
+def _overwritten(text: str) -> str:
+    """Return `text` as it looks after its carriage returns and backspaces, as the page does it: of a progress bar, the last state.
+
+    A carriage return at the very end stays: what comes next may overwrite the line.
+    """
+    lines = [_overwritten_line(line) for line in text.split("\n")]
+    return "\n".join([line.rstrip("\r") for line in lines[:-1]] + lines[-1:])
+
+
+def _overwritten_line(line: str) -> str:
+    waits = "\r" if line.endswith("\r") else ""
+    shown = ""
+    for part in line.rstrip("\r").split("\r"):
+        if "\b" in part:
+            kept: list[str] = []
+            for character in part:
+                if character != "\b":
+                    kept.append(character)
+                elif kept:
+                    kept.pop()
+            part = "".join(kept)
+        shown = part + shown[len(part) :]
+    return shown + waits
 
 
 def _output(message_type: str, content: Json) -> Json:

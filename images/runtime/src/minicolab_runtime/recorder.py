@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from minicolab_runtime.changes import Changes
 from minicolab_runtime.outputs import Json, OutputLog
 
 MAX_FINISHED = 200  # finished executions remembered of each kernel
@@ -38,6 +39,7 @@ class Execution:
     execution_count: int | None = None
     input: Json | None = None  # the question of an input() that waits for an answer
     failed: bool = False
+    changed: int = 0  # number of the latest change (minicolab_runtime.changes)
     outputs: OutputLog = field(default_factory=OutputLog)
 
     def model(self, now: float) -> Json:
@@ -54,6 +56,7 @@ class Execution:
             "status": self.status,
             "execution_count": self.execution_count,
             "input": self.input,
+            "changed": self.changed,
             "outputs": self.outputs.snapshot(),
         }
 
@@ -61,7 +64,8 @@ class Execution:
 class KernelRecorder:
     """The executions of one kernel, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Changes | None = None) -> None:
+        self._changes = changes or Changes()
         self._executions: OrderedDict[str, Execution] = OrderedDict()
 
     def submitted(self, header: Json, metadata: Json, boot: float, wall: datetime) -> None:
@@ -75,20 +79,22 @@ class KernelRecorder:
             cell_id=_cell_id(metadata),
             submitted=wall,
             submitted_boot=boot,
+            changed=self._changes.note(),
         )
 
     def iopub(self, message_type: str, parent_id: str | None, content: Json, boot: float) -> None:
         """Take in one message of the kernel's iopub channel."""
         if message_type == "update_display_data":
             for shown in self._executions.values():
-                shown.outputs.update_display(content)
+                if shown.outputs.update_display(content):
+                    shown.changed = self._changes.note()
             return
         execution = self._executions.get(parent_id or "")
         if execution is None or execution.state == "done":
             if execution is not None and message_type != "status":
-                execution.outputs.add(
-                    message_type, content
-                )  # a thread that outlived its cell still prints into it
+                # A thread that outlived its cell still prints into it.
+                execution.outputs.add(message_type, content)
+                execution.changed = self._changes.note()
             return
         if message_type == "status":
             if content.get("execution_state") == "idle":
@@ -111,6 +117,7 @@ class KernelRecorder:
         if message_type == "error":
             execution.failed = True
         execution.outputs.add(message_type, content)
+        execution.changed = self._changes.note()
 
     def answered(self) -> None:
         """Note that some page sent an input_reply: no question is open any more."""
@@ -141,13 +148,15 @@ class KernelRecorder:
         """Whether any execution is queued or running."""
         return any(e.state != "done" for e in self._executions.values())
 
-    def models(self, now: float) -> list[Json]:
-        """Return the executions that carry a cell id, oldest first."""
-        return [e.model(now) for e in self._executions.values() if e.cell_id is not None]
+    def models(self, now: float, after: int = -1) -> list[Json]:
+        """Return the executions that carry a cell id and changed later than number `after`, oldest first."""
+        found = self._executions.values()
+        return [e.model(now) for e in found if e.cell_id is not None and e.changed > after]
 
     def _begin(self, execution: Execution, boot: float) -> None:
         if execution.state == "queued":
             execution.state = "running"
+            execution.changed = self._changes.note()
             execution.started_boot = boot
             execution.started = datetime.now(tz=UTC)
 
@@ -156,6 +165,7 @@ class KernelRecorder:
         execution.status = status
         execution.input = None
         execution.finished_boot = boot
+        execution.changed = self._changes.note()
         self._forget_oldest()
 
     def _forget_oldest(self) -> None:

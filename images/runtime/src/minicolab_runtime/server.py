@@ -28,7 +28,12 @@ from tornado.web import RequestHandler  # noqa: E402
 from minicolab_runtime import __version__  # noqa: E402
 from minicolab_runtime.activity import Activity  # noqa: E402
 from minicolab_runtime.connection import RuntimeWebsocketConnection  # noqa: E402
-from minicolab_runtime.handlers import ActivityHandler, ExecutionsHandler, ResourcesHandler  # noqa: E402
+from minicolab_runtime.handlers import (  # noqa: E402
+    ActivityHandler,
+    ChangesHandler,
+    ExecutionsHandler,
+    ResourcesHandler,
+)
 from minicolab_runtime.identity import TicketIdentityProvider, WholeRuntimeAuthorizer, cors_headers  # noqa: E402
 from minicolab_runtime.kernels import RuntimeKernelManager, RuntimeKernelSpecManager  # noqa: E402
 from minicolab_runtime.memory import MemoryGauge  # noqa: E402
@@ -40,6 +45,8 @@ log = logging.getLogger(__name__)
 
 EX_CONFIG = 78
 END_FILE = "end.json"  # in MINICOLAB_RUNTIME_DIR: why the server ended by itself, for the supervisor
+EXECUTIONS_FILE = "executions.json"  # there too: the executions and their outputs at an orderly end
+MAX_EXECUTIONS_BYTES = 48_000_000  # of that file; the newest executions have the room
 HUB_VERSION = "6.1"  # what the hub's own check of a server it started likes to see
 
 
@@ -75,6 +82,7 @@ class RuntimeServer(ServerApp):
             [
                 (url_path_join(base, "minicolab/activity"), ActivityHandler),
                 (url_path_join(base, "minicolab/executions"), ExecutionsHandler),
+                (url_path_join(base, "minicolab/executions/changes"), ChangesHandler),
                 (url_path_join(base, "api/colab/resources"), ResourcesHandler),
             ],
         )
@@ -106,6 +114,16 @@ class RuntimeServer(ServerApp):
         manager: object = self.kernel_manager
         assert isinstance(manager, RuntimeKernelManager)
         return manager
+
+    async def cleanup_kernels(self) -> None:
+        """End the kernels; first leave what they printed for whoever writes it to the document."""
+        executions = last_words(await self._kernels.last_executions())
+        if executions:
+            try:
+                write_json(self.runtime.runtime_dir / EXECUTIONS_FILE, {"executions": executions})
+            except OSError as error:
+                log.warning("the last outputs can not be left behind: %s", error)
+        await super().cleanup_kernels()
 
     def _unassign(self) -> None:
         """End this runtime because its user's code asked for it (`google.colab.runtime.unassign()`)."""
@@ -185,10 +203,22 @@ def prepare_environment(sockets: Path) -> None:
     environment.setdefault("SHELL", "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh")
 
 
+def last_words(executions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest of the executions that fit into MAX_EXECUTIONS_BYTES, oldest first."""
+    kept: set[str] = set()
+    left = MAX_EXECUTIONS_BYTES
+    for execution in sorted(executions, key=lambda one: int(one["changed"]), reverse=True):
+        left -= len(json.dumps(execution, default=str))
+        if left < 0:
+            break
+        kept.add(execution["msg_id"])
+    return [execution for execution in executions if execution["msg_id"] in kept]
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Put JSON at `path` so that a reader sees all of it or nothing."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value))
+    beside.write_text(json.dumps(value, default=str))
     beside.rename(path)
 
 

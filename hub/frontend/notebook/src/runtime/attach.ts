@@ -8,6 +8,7 @@ import { JSONExt, JSONValue } from '@lumino/coreutils';
 import { page } from '../page';
 import { RuntimeSessionManager } from './managers';
 import { IRuntime } from './model';
+import { Marks, marksOf } from './writer';
 
 /** How often the record is looked at while a cell is followed. */
 const LOOK_MILLISECONDS = 2000;
@@ -36,19 +37,26 @@ export async function attach(panel: NotebookPanel, sessions: Session.IManager, r
   }
 }
 
-/** Send the cell's id with every request, as google.colab expects of a page. */
-export function markRequests(kernel: Kernel.IKernelConnection): void {
+/** Send the cell's id with every request, as google.colab expects of a page; `sent` is told which request runs which cell. */
+export function markRequests(kernel: Kernel.IKernelConnection, sent: (cell: string, run: string) => void): void {
   const marked = kernel as Kernel.IKernelConnection & { minicolabMarked?: boolean };
   if (marked.minicolabMarked) {
     return;
   }
   marked.minicolabMarked = true;
   const plain = kernel.requestExecute.bind(kernel);
-  kernel.requestExecute = (content, disposeOnDone, metadata) =>
-    plain(content, disposeOnDone, { ...metadata, colab: { cell_id: (metadata?.cellId as string) ?? '', supports: ['request_auth', 'unmount_drive', 'get_ipynb'] } } as never);
+  kernel.requestExecute = (content, disposeOnDone, metadata) => {
+    const cell = (metadata?.cellId as string) ?? '';
+    const colab = { cell_id: cell, supports: ['request_auth', 'unmount_drive', 'get_ipynb'] };
+    const future = plain(content, disposeOnDone, { ...metadata, colab } as never);
+    if (cell) {
+      sent(cell, future.msg.header.msg_id);
+    }
+    return future;
+  };
 }
 
-/** Show the cells that run or wait, with all their outputs so far, and go on collecting. */
+/** Show the cells that run or wait, with all their outputs so far, and go on collecting where nobody else does. */
 async function catchUp(panel: NotebookPanel, kernel: Kernel.IKernelConnection, runtime: IRuntime): Promise<void> {
   const early: KernelMessage.IIOPubMessage[] = [];
   const gather = (_: unknown, message: KernelMessage.IIOPubMessage) => early.push(message);
@@ -60,15 +68,29 @@ async function catchUp(panel: NotebookPanel, kernel: Kernel.IKernelConnection, r
     kernel.iopubMessage.disconnect(gather);
   }
   const followed: Followed[] = [];
+  const marks = marksOf(panel);
   for (const [i, execution] of (executions ?? []).entries()) {
     const cell = panel.content.widgets.find(w => w.model.id === execution.cell_id);
     if (execution.session === kernel.clientId || !(cell instanceof CodeCell)) {
       continue;
     }
-    if (execution.state !== 'done') {
-      followed.push(new Followed(cell, kernel, execution, early));
+    const writer = marks.writer(execution.cell_id, execution.msg_id);
+    if (writer === 'later') {
+      continue;
+    }
+    const unfinished = execution.state !== 'done';
+    if (writer === 'nobody' && (unfinished || cell.model.executionState === 'running')) {
+      marks.put(execution.cell_id, execution.msg_id, runtime.model?.id ?? '');
+    }
+    if (unfinished) {
+      followed.push(new Followed(cell, kernel, execution, early, marks));
     } else if (cell.model.executionState === 'running' && !executions?.slice(i + 1).some(later => later.cell_id === execution.cell_id)) {
-      finish(cell, execution); // it ended while no page was there to see it
+      // It ended while no page was there to see it.
+      if (writer === 'nobody' || writer === 'me') {
+        finish(cell, execution);
+      } else {
+        cell.model.executionState = 'idle';
+      }
     }
   }
   void keepTrue(followed, kernel, runtime);
@@ -114,10 +136,13 @@ class Followed {
     private _cell: CodeCell,
     private _kernel: Kernel.IKernelConnection,
     private _execution: IExecution,
-    early: readonly KernelMessage.IIOPubMessage[]
+    early: readonly KernelMessage.IIOPubMessage[],
+    private _marks: Marks
   ) {
     this._count = this._cell.model.executionCount;
-    this._cell.outputArea.model.fromJSON(this._execution.outputs);
+    if (this._isWriter) {
+      this._cell.outputArea.model.fromJSON(this._execution.outputs);
+    }
     this._cell.model.executionState = 'running';
     this._cell.setPrompt('*');
     // Messages that came while we asked are in the answer already, but for the end; the record tells what is not.
@@ -133,7 +158,7 @@ class Followed {
       return false;
     }
     this._kernel.iopubMessage.disconnect(this._listen, this);
-    if (!this._cell.isDisposed && !this._wasTouched(now ?? this._execution)) {
+    if (!this._cell.isDisposed && this._isWriter && !this._wasTouched(now ?? this._execution)) {
       finish(this._cell, now ?? { ...this._execution, outputs: this._cell.outputArea.model.toJSON() });
     }
     return true;
@@ -144,6 +169,11 @@ class Followed {
     const runs = this._cell.outputArea.future && !this._cell.outputArea.future.isDisposed;
     const count = this._cell.model.executionCount;
     return runs || (count !== this._count && (this._ended || count !== record.execution_count));
+  }
+
+  /** Whether this page writes the outputs; another page or the service may. */
+  private get _isWriter(): boolean {
+    return this._marks.writer(this._execution.cell_id, this._execution.msg_id) === 'me';
   }
 
   private _listen(_: unknown, message: KernelMessage.IIOPubMessage): void {
@@ -158,6 +188,9 @@ class Followed {
 
   /** Show what a message tells; return whether it is the last. */
   private _take(message: KernelMessage.IIOPubMessage): boolean {
+    if (!this._isWriter) {
+      return false; // the record tells of the end
+    }
     const outputs = this._cell.outputArea.model;
     const content = message.content as Record<string, unknown>;
     switch (message.header.msg_type) {

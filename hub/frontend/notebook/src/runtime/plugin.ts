@@ -14,6 +14,7 @@ import { tellWhy } from '../limits/dialog';
 import { attach, markRequests } from './attach';
 import { IRuntime } from './model';
 import { firstKernel, readyMeansKernel, setUp } from './ready';
+import { marksOf } from './writer';
 
 const KERNEL_MILLISECONDS = 60_000;
 
@@ -92,7 +93,7 @@ export const attacher: JupyterFrontEndPlugin<void> = {
     tracker.widgetAdded.connect((_, panel) => {
       panel.sessionContext.kernelChanged.connect((_context, change) => {
         if (change.newValue) {
-          markRequests(change.newValue);
+          markRequests(change.newValue, (cell, run) => marksOf(panel).put(cell, run, runtime.model?.id ?? ''));
           answerRequests(panel, change.newValue, runtime);
         }
       });

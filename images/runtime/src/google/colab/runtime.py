@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from google.colab import errors
 from minicolab_runtime import page
 
@@ -11,6 +13,8 @@ def unassign() -> None:
 
     Raises RuntimeManagementError outside a minicolab runtime.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # what was printed before is to be seen afterwards
     try:
         page.send("unassign")  # the runtime's server listens for this and ends itself
     except page.MessageError:

@@ -1,0 +1,119 @@
+"""`minicolab images list|build`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hub.cli.common import IO_ERROR, TRY_LATER, fail, print_json
+from hub.setup.images import PREFIX, Image, build, image_called, known_images, save
+from hub.setup.steps import SetupError, say, step
+
+ESTIMATE_SECONDS = 180.0
+BUILD_SECONDS = 3600.0  # without a word of the builder
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    images = commands.add_parser("images", help="container images").add_subparsers(
+        dest="action", required=True
+    )
+    listing = images.add_parser("list", help="list the images there are recipes for, and which are built")
+    listing.add_argument("--json", action="store_true")
+    _add_engine(listing)
+    listing.set_defaults(run=_list)
+    build = images.add_parser("build", help="build images on a Docker engine")
+    build.add_argument("names", nargs="+", metavar="NAME", help="hub, or a runtime of images/catalogue.yaml")
+    build.add_argument(
+        "--base-image", default=None, help="Debian to build on (default: that of the Dockerfile)"
+    )
+    build.add_argument(
+        "--save",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="also write each as an archive for `docker load`",
+    )
+    build.add_argument("--verbose", action="store_true", help="show every line of the builder")
+    _add_engine(build)
+    build.set_defaults(run=_build)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--docker", default=None, metavar="URL", help="engine (default: DOCKER_HOST or the local one)"
+    )
+    parser.add_argument("--prefix", default=PREFIX, help="registry and repository (default: %(default)s)")
+
+
+def engine_client(url: str | None, seconds: float = 30) -> Any:
+    """Return a client of the engine. Raise SetupError."""
+    import docker
+
+    try:
+        client = (
+            docker.DockerClient(base_url=url, timeout=seconds) if url else docker.from_env(timeout=seconds)
+        )
+        client.ping()
+    except docker.errors.DockerException as error:
+        raise SetupError(f"The Docker engine does not answer: {error}") from error
+    return client
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    try:
+        client = engine_client(arguments.docker)
+    except SetupError:
+        client = None
+    rows = [_row(image, client) for image in known_images(arguments.prefix)]
+    if arguments.json:
+        print_json({"items": rows})
+        return 0
+    for row in rows:
+        state = {True: "built", False: "not built", None: "engine does not answer"}[row["built"]]
+        print(f"{row['name']:16} {row['size_bytes'] / 1e9:5.1f} GB  {state:10}  {row['image']}")
+    return 0
+
+
+def _row(image: Image, client: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": image.name,
+        "image": image.tag,
+        "title": image.title,
+        "accelerators": list(image.entry.accelerators) if image.entry is not None else [],
+        "size_bytes": image.size_bytes,
+        "built": None,
+        "id": None,
+    }
+    if client is not None:
+        import docker
+
+        try:
+            found = client.images.get(image.tag)
+            row.update(built=True, id=found.id, size_bytes=found.attrs["Size"])
+        except docker.errors.ImageNotFound:
+            row["built"] = False
+    return row
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    try:
+        client = engine_client(arguments.docker, BUILD_SECONDS)
+    except SetupError as error:
+        fail(TRY_LATER, str(error))
+    try:
+        for image in [image_called(name, arguments.prefix) for name in arguments.names]:
+            with step(f"Building {image.tag}", ESTIMATE_SECONDS):
+                show = say if arguments.verbose else _steps_only
+                identity = build(client, image, arguments.base_image, show)
+            say(f"  {identity}")
+            if arguments.save is not None:
+                say(f"  {save(client, image, arguments.save)}")
+    except SetupError as error:
+        fail(IO_ERROR, str(error))
+    return 0
+
+
+def _steps_only(line: str) -> None:
+    if line.startswith("Step "):
+        say(f"  {line[:110]}")

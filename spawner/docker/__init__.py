@@ -1,0 +1,1 @@
+"""Runtimes as containers of a Docker engine on this machine."""

@@ -1,0 +1,306 @@
+"""A node with the drive plugin, and runtime-like pods on it, for tests: the plugin as a process of the test, to be killed at will."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.harness.cluster import Cluster
+from cluster.harness.pods import restricted_pod
+from spawner.kubernetes.volumes import FOLDER as INSIDE
+from spawner.kubernetes.volumes import DriveVolume, drive_volume
+from storage_mount.plugin import mountinfo
+from storage_mount.plugin.pods import DRIVES_ANNOTATION, INSTALLATION, MANAGED_BY
+from support.patience import until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KUBELET_ROOT = Path("/var/lib/kubelet")
+NODE = "node1"
+USER = 1000
+ADA, BOB = "0f3c0f3c", "b0b0b0b0"
+A, B = "a" * 12, "b" * 12
+
+
+def drive(name: str = A, drive: str = ADA, *, readonly: bool = False) -> dict[str, Any]:
+    return {"name": name, "drive": drive, "readonly": readonly}
+
+
+class DriveNode:
+    """The drives, a driver of this test's own, and the plugin that serves it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        folder: Path,
+        *,
+        driver: str = "",
+        installation: str = "minicolab",
+    ) -> None:
+        self.cluster, self.namespace, self.folder = cluster, namespace, folder
+        self.driver = driver or f"drive-{secrets.token_hex(3)}.minicolab.dev"
+        self.installation = installation
+        self.root = folder / "volume"
+        self.log = folder / "plugin.log"
+        self.kubeconfig = self._account()
+        for owner in (ADA, BOB):
+            files = self.root / "drive" / owner / "deep" / "er"
+            files.mkdir(parents=True)
+            (files / "file").write_text(f"of {owner}")
+            for path in (files / "file", files, files.parent, files.parents[1]):
+                os.chown(path, USER, USER)
+                path.chmod(0o600 if path.is_file() else 0o700)
+        self._plugin: subprocess.Popen[bytes] | None = None
+        self.apply_driver()
+
+    # -- the plugin -------------------------------------------------------------------------------------------
+
+    def start(self, *, killed_before: int | None = None, kubeconfig: Path | None = None) -> None:
+        """Start the plugin where the node's mounts are; with `killed_before` one that kills itself before that step."""
+        which = ["storage_mount.plugin"] if killed_before is None else ["support.killed", str(killed_before)]
+        with self.log.open("ab") as log:
+            self._plugin = subprocess.Popen(
+                [*self._enter, sys.executable, "-m", *which, *self.arguments(kubeconfig)],
+                env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+                stdout=log,
+                stderr=log,
+                cwd="/",
+            )
+
+    @property
+    def _enter(self) -> tuple[str, ...]:
+        assert self.cluster.layout is not None
+        return ("nsenter", f"--mount={self.cluster.layout.mount_namespace}", "--")
+
+    def arguments(self, kubeconfig: Path | None = None) -> list[str]:
+        return [
+            *("--node", NODE, "--namespace", self.namespace, "--driver", self.driver),
+            *("--installation", self.installation),
+            *("--drive-root", str(self.root), "--kubeconfig", str(kubeconfig or self.kubeconfig)),
+        ]
+
+    def kill(self) -> None:
+        """Kill the plugin as a power cut would, and only it."""
+        assert self._plugin is not None
+        self._plugin.kill()
+        self._plugin.wait()
+
+    def stop(self) -> int:
+        """End the plugin as a cluster does; return its exit status."""
+        assert self._plugin is not None
+        self._plugin.terminate()
+        return self._plugin.wait(60)
+
+    @contextmanager
+    def dying(self, number: int) -> Iterator[Death]:
+        """Run a plugin that kills itself before a step, and the next as soon as it has died."""
+        self.start(killed_before=number)
+        death = Death(self)
+        try:
+            yield death
+        finally:
+            death.end()
+
+    # -- pods -------------------------------------------------------------------------------------------------
+
+    def pod(
+        self, *drives: dict[str, Any], volume: DriveVolume | None = None, labels: dict[str, str] | None = None
+    ) -> str:
+        """Make a pod as a runtime is, restricted, with the plugin's volume or another; return its name once it runs."""
+        volume = volume or drive_volume("csi", driver=self.driver)
+        name = f"r-{secrets.token_hex(4)}"
+        made = restricted_pod(
+            name,
+            self.namespace,
+            ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done"],
+            limits={"memory": "256Mi"},
+            volumes=[volume.volume],
+        )
+        made["metadata"]["labels"] |= {
+            MANAGED_BY: "minicolab",
+            INSTALLATION: self.installation,
+            **(labels or {}),
+        }
+        made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
+        made["spec"]["containers"][0]["volumeMounts"] = [volume.mount]
+        self.cluster.apply(made)
+        self.cluster.wait(self.namespace, f"pod/{name}", "condition=Ready")
+        return name
+
+    def ask(self, pod: str, *drives: dict[str, Any]) -> None:
+        """Say which drives a pod may see from now on."""
+        text = f"{DRIVES_ANNOTATION}={json.dumps(drives)}"
+        self.cluster.kubectl("-n", self.namespace, "annotate", "pod", pod, "--overwrite", text)
+
+    def run(self, pod: str, script: str) -> str:
+        """Run a shell script in a pod; return what it prints. Raise ClusterError when it fails."""
+        return self.cluster.kubectl("-n", self.namespace, "exec", pod, "--", "sh", "-ec", script)
+
+    def sees(self, pod: str, name: str, owner: str) -> bool:
+        """Whether the pod can read the owner's file under the name, now."""
+        script = f"cat {INSIDE}/{name}/deep/er/file 2>/dev/null || true"
+        return self.run(pod, script) == f"of {owner}"
+
+    def wait_seen(self, pod: str, name: str = A, owner: str = ADA) -> None:
+        until(lambda: self.sees(pod, name, owner), f"the drive did not appear (the plugin's log: {self.log})")
+
+    def wait_empty(self, pod: str) -> None:
+        until(lambda: self.run(pod, f"ls {INSIDE}") == "", "the drives did not disappear")
+
+    def delete(self, pod: str, *options: str) -> None:
+        self.cluster.kubectl("-n", self.namespace, "delete", "pod", pod, "--wait=false", *options)
+
+    def wait_gone(self) -> None:
+        """Wait until kubelet has let go of every pod of the namespace, volumes and folders included."""
+        until(
+            lambda: not self.cluster.kubectl("-n", self.namespace, "get", "pods", "-o", "name"), "a pod stays"
+        )
+        until(lambda: not self.left(), f"left behind: {self.left()}")
+
+    # -- what is there ----------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[mountinfo.Mount]:
+        """Return the mounts on the node that are the driver's, or show a folder of the drives."""
+        text = self.cluster.node_command("cat", "/proc/self/mountinfo").stdout
+        mine = str(self.root / "drive")
+        return [
+            mount
+            for mount in mountinfo.parse(text)
+            if mount.source == self.driver or mount.root.startswith(mine)
+        ]
+
+    def left(self) -> list[str]:
+        """Return what is left of the driver's volumes on the node: mounts and folders."""
+        mounts = [mount.point for mount in self.mounts()]
+        find = (
+            f"grep -l {self.driver} {KUBELET_ROOT}/pods/*/volumes/kubernetes.io~csi/*/vol_data.json || true"
+        )
+        return mounts + self.cluster.node_command("sh", "-c", find).stdout.split()
+
+    def files(self) -> dict[str, str]:
+        """Return what is in the drives."""
+        return {
+            str(f.relative_to(self.root)): f.read_text() for f in self.root.rglob("deep/er/*") if f.is_file()
+        }
+
+    def assert_no_file_lost(self) -> None:
+        assert self.files() == {f"drive/{owner}/deep/er/file": f"of {owner}" for owner in (ADA, BOB)}
+
+    def claim(self) -> str:
+        """Make a claim of the volume with the drives, as an administrator does who has one; return its name."""
+        name, size = f"drives-{self.namespace}", {"storage": "1Gi"}
+        affinity = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+        common = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeMode": "Filesystem"}
+        self.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    **common,
+                    "capacity": size,
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "local": {"path": str(self.root)},
+                    "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [affinity]}]}},
+                    "claimRef": {"namespace": self.namespace, "name": name},
+                },
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "spec": {**common, "volumeName": name, "resources": {"requests": size}},
+            },
+        )
+        return name
+
+    def remove_claim(self, name: str) -> None:
+        self.cluster.kubectl("-n", self.namespace, "delete", "pvc", name, "--wait=false", check=False)
+        self.cluster.kubectl("delete", "pv", name, "--wait=false", check=False)
+
+    # -- setting up -------------------------------------------------------------------------------------------
+
+    def apply_driver(self) -> None:
+        label = {"security.kubernetes.io/csi-ephemeral-volume-profile": "restricted"}
+        spec = {
+            "attachRequired": False,
+            "podInfoOnMount": True,
+            "volumeLifecycleModes": ["Ephemeral"],
+            "fsGroupPolicy": "None",
+        }
+        self.cluster.apply(
+            {
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "CSIDriver",
+                "metadata": {"name": self.driver, "labels": label},
+                "spec": spec,
+            }
+        )
+
+    def remove(self) -> None:
+        if self._plugin is not None and self._plugin.poll() is None:
+            self.stop()
+        self.cluster.kubectl("delete", "csidriver", self.driver, check=False)
+
+    def _account(self) -> Path:
+        """Make the plugin's account, which may only look at the pods of the namespace; return its kubeconfig."""
+        meta = {"name": "drive-plugin", "namespace": self.namespace}
+        api = "rbac.authorization.k8s.io"
+        self.cluster.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "Role",
+                "metadata": meta,
+                "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}],
+            },
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "roleRef": {"apiGroup": api, "kind": "Role", "name": "drive-plugin"},
+                "subjects": [{"kind": "ServiceAccount", **meta}],
+            },
+        )
+        token = self.cluster.kubectl("-n", self.namespace, "create", "token", "drive-plugin").strip()
+        view = json.loads(self.cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        view["users"] = [{"name": view["users"][0]["name"], "user": {"token": token}}]
+        path = self.folder / "plugin.kubeconfig"
+        path.write_text(json.dumps(view))
+        path.chmod(0o600)
+        return path
+
+
+class Death:
+    """Watches over a plugin that dies, and starts the next one."""
+
+    def __init__(self, node: DriveNode) -> None:
+        self._node = node
+        self._over = threading.Event()
+        self.died = False
+        assert node._plugin is not None
+        self._first = node._plugin
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        while self._first.poll() is None:
+            if self._over.wait(0.05):
+                return
+        assert self._first.returncode == -signal.SIGKILL, self._node.log.read_text()[-3000:]
+        self.died = True
+        self._node.start()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._node.stop()

@@ -1,0 +1,393 @@
+"""The drive plugin under a real kubelet: what a pod sees, and that nothing that dies in between loses a file or leaves a mount."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.drive_node import ADA, BOB, INSIDE, NODE, REPOSITORY, A, B, DriveNode, drive
+from cluster.harness import lifecycle
+from cluster.harness.cluster import Cluster
+from cluster.harness.errors import ClusterError
+from cluster.harness.fault_proxy import FaultProxy, Rule, answer, cut, gone, refuse
+from cluster.harness.images import BUSYBOX
+from spawner.kubernetes.volumes import drive_volume
+from support.patience import until
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def shared_node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriveNode]:
+    """One plugin for the tests that do not kill it for good."""
+    if cluster.layout is None:
+        pytest.skip("the node of the cluster that MINICOLAB_KUBECONFIG names is not ours")
+    with cluster.namespace("drive") as namespace:
+        node = DriveNode(cluster, namespace, tmp_path_factory.mktemp("drives"))
+        try:
+            yield node
+        finally:
+            node.remove()
+
+
+@pytest.fixture
+def node(shared_node: DriveNode) -> Iterator[DriveNode]:
+    """A node whose plugin runs and that has no pod; afterwards nothing may be left and no file lost."""
+    shared_node.start()
+    yield shared_node
+    shared_node.cluster.kubectl(
+        "-n", shared_node.namespace, "delete", "pods", "--all", "--grace-period=1", "--wait=false"
+    )
+    shared_node.wait_gone()
+    shared_node.assert_no_file_lost()
+    assert shared_node.stop() == 0
+
+
+def test_nothing_is_seen_before_consent_and_the_drive_at_once_after_it_until_it_is_revoked(
+    node: DriveNode,
+) -> None:
+    pod = node.pod()
+    assert node.run(pod, f"ls -A {INSIDE}") == ""
+    assert ADA not in node.run(pod, "cat /proc/self/mountinfo")
+    with pytest.raises(ClusterError, match=r"Read-only|Permission"):
+        node.run(pod, f"mkdir {INSIDE}/own")
+
+    node.ask(pod, drive())
+    node.wait_seen(pod)
+    node.run(pod, f"echo from the pod > {INSIDE}/{A}/new")
+    written = node.root / "drive" / ADA / "new"
+    assert written.read_text() == "from the pod\n"
+    assert written.stat().st_uid == 1000
+    written.write_text("from the page")
+    assert node.run(pod, f"cat {INSIDE}/{A}/new; rm {INSIDE}/{A}/new") == "from the page"
+    assert not written.exists()
+    assert node.run(pod, f"ls {INSIDE}").split() == [A], "another's drive is seen"
+
+    node.ask(pod)
+    node.wait_empty(pod)
+    assert ADA not in node.run(pod, "cat /proc/self/mountinfo")
+
+
+def test_a_read_only_drive_can_not_be_written_even_by_who_has_the_rights_and_may_become_writable(
+    node: DriveNode,
+) -> None:
+    pod = node.pod(drive(readonly=True), drive(B, BOB))
+    node.wait_seen(pod)
+    node.wait_seen(pod, B, BOB)
+    for script in (
+        f"echo x > {INSIDE}/{A}/deep/er/file",
+        f"rm {INSIDE}/{A}/deep/er/file",
+        f"touch {INSIDE}/{A}/x",
+    ):
+        with pytest.raises(ClusterError, match="Read-only file system"):
+            node.run(pod, script)
+    with pytest.raises(ClusterError, match=r"permission denied|must be superuser|Operation not permitted"):
+        node.run(pod, f"mount -o remount,rw {INSIDE}/{A}")
+    node.run(pod, f"echo x > {INSIDE}/{B}/x; rm {INSIDE}/{B}/x")
+
+    node.ask(pod, drive(), drive(B, BOB))
+    until(lambda: _succeeds(node, pod, f"touch {INSIDE}/{A}/x && rm {INSIDE}/{A}/x"), "it stayed read-only")
+
+
+def test_a_drive_that_a_pod_asks_for_from_its_start_is_there(node: DriveNode) -> None:
+    node.wait_seen(node.pod(drive()))
+
+
+def test_two_pods_of_one_user_share_the_drive_and_one_goes_without_the_other(node: DriveNode) -> None:
+    first, second = node.pod(drive()), node.pod(drive())
+    for pod in (first, second):
+        node.wait_seen(pod)
+    node.delete(first, "--grace-period=1")
+    until(lambda: len(node.mounts()) == 2, "the first pod's mounts stayed")
+    assert node.sees(second, A, ADA)
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [("app.kubernetes.io/managed-by", "helm"), ("minicolab.dev/installation", "another")],
+)
+def test_a_pod_that_is_not_ours_sees_nothing_whatever_it_asks_for(
+    node: DriveNode, label: str, value: str
+) -> None:
+    stranger = node.pod(drive(), labels={label: value})
+    ours = node.pod(drive())
+    node.wait_seen(ours)
+    assert node.run(stranger, f"ls -A {INSIDE}") == ""
+
+
+def test_a_drive_that_is_a_way_out_of_the_drives_is_not_bound(node: DriveNode) -> None:
+    (node.root / "drive" / "link").symlink_to("/etc")
+    (node.root / "drive" / "up").symlink_to(BOB)
+    pod = node.pod(
+        drive("1" * 12, "link"), drive("2" * 12, "up"), drive("3" * 12, f"../drive/{BOB}"), drive()
+    )
+    node.wait_seen(pod)
+    assert node.run(pod, f"ls {INSIDE}").split() == [A]
+
+
+def test_a_file_system_works_inside_as_outside(node: DriveNode) -> None:
+    """Rename, fsync, links, a large file and a thousand small ones, by the pod's own user."""
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    here, there = f"{INSIDE}/{A}", node.root / "drive" / ADA
+    script = f"""
+        cd {here}; mkdir posix; cd posix
+        echo one > a; echo two > b; mv b a; [ "$(cat a)" = two ]; [ ! -e b ]
+        mkdir full; echo x > full/x; ! mv -T a full 2>/dev/null; mv full moved; [ -f moved/x ]
+        dd if=a of=synced conv=fsync 2>/dev/null; [ "$(cat synced)" = two ]; sync
+        echo more >> a; [ "$(wc -l < a)" = 2 ]; truncate -s 3 a; [ "$(wc -c < a)" = 3 ]
+        ln a hard; [ "$(stat -c %h a)" = 2 ]; ln -s a soft; [ "$(cat soft)" = "$(cat a)" ]
+        chmod 640 a; [ "$(stat -c %a a)" = 640 ]; [ "$(stat -c %u a)" = 1000 ]
+        mkfifo pipe; (echo through > pipe &); [ "$(cat pipe)" = through ]
+        dd if=/dev/urandom of=large bs=1M count=128 conv=fsync 2>/dev/null; sha256sum large | cut -d' ' -f1
+    """
+    digest = node.run(pod, script).strip()
+    with (there / "posix" / "large").open("rb") as large:
+        assert hashlib.file_digest(large, "sha256").hexdigest() == digest
+    small = f"mkdir {here}/posix/small; cd {here}/posix/small; for i in $(seq 1000); do echo $i > f$i; done"
+    node.run(pod, small)
+    assert {f.name: f.read_text() for f in (there / "posix" / "small").iterdir()} == {
+        f"f{i}": f"{i}\n" for i in range(1, 1001)
+    }
+    (there / "posix" / "small" / "f1").rename(there / "posix" / "small" / "g1")
+    assert node.run(pod, f"cd {here}/posix/small; ls | wc -l; cat g1; rm -r {here}/posix") == "1000\n1\n"
+    assert not (there / "posix").exists()
+
+
+def test_a_sub_path_needs_no_plugin_shows_one_drive_and_loses_nothing(shared_node: DriveNode) -> None:
+    node = shared_node
+    claim = node.claim()
+    try:
+        volume = drive_volume("subpath", claim=claim, drive=ADA)
+        name = volume.mount["mountPath"].rpartition("/")[2]
+        for options in (("--grace-period=1",), ("--force", "--grace-period=0")):
+            pod = node.pod(volume=volume)
+            assert node.sees(pod, name, ADA)
+            assert node.run(pod, f"ls {INSIDE}").split() == [name], "another's drive is seen"
+            node.run(pod, f"echo x > {INSIDE}/{name}/x; rm {INSIDE}/{name}/x")
+            node.delete(pod, *options)
+            node.wait_gone()
+            node.assert_no_file_lost()
+    finally:
+        node.remove_claim(claim)
+
+
+# -- whatever dies --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)  # two dozen pods, one after another
+def test_a_plugin_killed_before_any_of_its_steps_is_made_good_by_the_next(shared_node: DriveNode) -> None:
+    """A pod's whole life for each step: mount, change, unmount, deletion; at the end nothing is left and nothing lost."""
+    node = shared_node
+    number = 0
+    while True:
+        with node.dying(number) as death:
+            pod = node.pod(drive())
+            node.wait_seen(pod)
+            node.ask(pod, drive(readonly=True), drive(B, BOB))
+            node.wait_seen(pod, B, BOB)
+            until(
+                lambda pod=pod: not _succeeds(node, pod, f"touch {INSIDE}/{A}"),  # type: ignore[misc]
+                "it stayed writable",
+            )
+            node.delete(pod, "--grace-period=1")
+            node.wait_gone()
+            node.assert_no_file_lost()
+        if not death.died:
+            break
+        number += 1
+    assert number >= 15, "the plugin was not killed at as many steps as it has"
+
+
+@pytest.mark.parametrize(
+    "options", [("--grace-period=1",), ("--force", "--grace-period=0")], ids=["", "force"]
+)
+def test_a_pod_deleted_while_the_plugin_is_dead_goes_when_it_is_back(
+    node: DriveNode, options: tuple[str, ...]
+) -> None:
+    pod = node.pod(drive(), drive(B, BOB, readonly=True))
+    node.wait_seen(pod, B, BOB)
+    node.kill()
+    node.delete(pod, *options)
+    until(lambda: not _succeeds(node, pod, "true"), "the pod's processes stayed")
+    assert len(node.mounts()) == 3, "without the plugin nobody may touch the mounts"
+    node.assert_no_file_lost()
+    node.start()
+    node.wait_gone()
+
+
+def test_a_pod_force_deleted_under_a_writing_process_loses_nothing(node: DriveNode) -> None:
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    node.run(pod, f"(cd {INSIDE}/{A}; while :; do date > .now; sync; done) > /dev/null 2>&1 &")
+    until((node.root / "drive" / ADA / ".now").exists)
+    node.delete(pod, "--force", "--grace-period=0")
+    node.wait_gone()
+
+
+def test_a_plugin_that_starts_again_disturbs_nobody_and_knows_what_was_bound(node: DriveNode) -> None:
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    node.run(pod, f"(exec 3> {INSIDE}/{A}/held; while :; do echo x >&3; sleep 0.1; done) > /dev/null 2>&1 &")
+    held = node.root / "drive" / ADA / "held"
+    until(held.exists)
+    before = {mount.id for mount in node.mounts()}
+    for end in (node.kill, node.stop):
+        end()
+        node.start()
+        other = node.pod(drive(B, BOB))  # the new plugin serves, and has looked at every volume
+        node.wait_seen(other, B, BOB)
+        assert before <= {mount.id for mount in node.mounts()}
+        size = held.stat().st_size
+        until(lambda size=size: held.stat().st_size > size, "the pod could not write any more")  # type: ignore[misc]
+    node.ask(pod)
+    node.wait_empty(pod)
+
+
+def test_what_changed_while_the_plugin_was_dead_is_made_good(node: DriveNode) -> None:
+    revoked, given = node.pod(drive()), node.pod()
+    node.wait_seen(revoked)
+    node.kill()
+    node.ask(revoked)
+    node.ask(given, drive(B, BOB))
+    node.start()
+    node.wait_empty(revoked)
+    node.wait_seen(given, B, BOB)
+
+
+def test_an_api_that_answers_badly_takes_no_drive_away_and_what_it_could_not_tell_is_made_good(
+    shared_node: DriveNode,
+) -> None:
+    node = shared_node
+    with FaultProxy(node.kubeconfig) as proxy:
+        node.start(kubeconfig=proxy.kubeconfig)
+        pod = node.pod(drive())
+        node.wait_seen(pod)
+        before = {mount.id for mount in node.mounts()}
+        for fault in (answer(500), answer(403), answer(429, after=1), refuse(), cut(after=300)):
+            proxy.clear()
+            proxy.add(Rule(gone(), path="/pods$", watch=True))
+            bad = proxy.add(Rule(fault, path="/pods$"))
+            proxy.cut_all()
+            until(lambda bad=bad: bad.hits > 0, "the plugin did not ask again")  # type: ignore[misc]
+            assert {mount.id for mount in node.mounts()} == before
+        late = node.pod()  # volumes are made all the same
+        node.ask(pod)
+        node.ask(late, drive(B, BOB))
+        assert node.sees(pod, A, ADA)
+        proxy.clear()
+        node.wait_empty(pod)
+        node.wait_seen(late, B, BOB)
+        for name in (pod, late):
+            node.delete(name, "--grace-period=1")
+        node.wait_gone()
+        node.assert_no_file_lost()
+        assert node.stop() == 0
+
+
+def test_a_kubelet_killed_with_drives_bound_goes_on_and_the_pods_with_it(node: DriveNode) -> None:
+    pod, gone = node.pod(drive()), node.pod(drive(B, BOB))
+    node.wait_seen(pod)
+    node.wait_seen(gone, B, BOB)
+    _kill_kubelet(node)
+    node.delete(gone, "--force", "--grace-period=0")
+    node.assert_no_file_lost()
+    _start_kubelet(node)
+    until(lambda: len(node.mounts()) == 2, f"what is left: {node.mounts()}")
+    assert node.sees(pod, A, ADA)
+    node.ask(pod)
+    node.wait_empty(pod)
+    node.wait_seen(node.pod(drive()))
+
+
+def test_kubelet_and_plugin_killed_while_a_pod_is_deleted_lose_nothing(node: DriveNode) -> None:
+    pod = node.pod(drive(), drive(B, BOB, readonly=True))
+    node.wait_seen(pod, B, BOB)
+    node.delete(pod, "--grace-period=1")
+    _kill_kubelet(node)
+    node.kill()
+    node.assert_no_file_lost()
+    _start_kubelet(node)
+    node.start()
+    node.wait_gone()
+
+
+def test_the_plugin_as_a_daemon_set_with_the_rights_its_chart_gives(cluster: Cluster, tmp_path: Path) -> None:
+    """Privileged, with both ways of propagation: its mounts live on when its pod is deleted."""
+    if cluster.layout is None:
+        pytest.skip("the node of the cluster that MINICOLAB_KUBECONFIG names is not ours")
+    with cluster.namespace("plugin", restricted=False) as system, cluster.namespace("drive") as namespace:
+        node = DriveNode(cluster, namespace, tmp_path)
+        try:
+            cluster.apply(_daemon_set(node, system))
+            pod = node.pod(drive())
+            node.wait_seen(pod)
+            cluster.kubectl("-n", system, "delete", "pods", "--all", "--grace-period=1")
+            assert node.sees(pod, A, ADA)
+            node.ask(pod, drive(B, BOB, readonly=True))
+            node.wait_seen(pod, B, BOB)
+            assert node.run(pod, f"ls {INSIDE}").split() == [B]
+            node.delete(pod, "--grace-period=1")
+            node.wait_gone()
+            node.assert_no_file_lost()
+        finally:
+            cluster.kubectl("-n", namespace, "delete", "pods", "--all", "--grace-period=1")
+            node.remove()
+
+
+def _daemon_set(node: DriveNode, system: str) -> dict[str, object]:
+    """Return the plugin as a DaemonSet; its image is the machine itself, which has Python and this repository."""
+    command = [
+        *("chroot", "/machine", "env", f"PYTHONPATH={REPOSITORY}"),
+        *(sys.executable, "-m", "storage_mount.plugin", *node.arguments()),
+    ]
+    labels = {"app": "drive-plugin"}
+    container = {
+        "name": "plugin",
+        "image": BUSYBOX,
+        "command": command,
+        "securityContext": {"privileged": True},
+        "volumeMounts": [{"name": "machine", "mountPath": "/machine", "mountPropagation": "Bidirectional"}],
+    }
+    spec = {
+        "nodeSelector": {"kubernetes.io/hostname": NODE},
+        "containers": [container],
+        "volumes": [{"name": "machine", "hostPath": {"path": "/"}}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "drive-plugin", "namespace": system},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def _succeeds(node: DriveNode, pod: str, script: str) -> bool:
+    try:
+        node.run(pod, script)
+    except ClusterError:
+        return False
+    return True
+
+
+def _kill_kubelet(node: DriveNode) -> None:
+    assert node.cluster.layout is not None
+    pid = lifecycle.processes_of(node.cluster.layout).pid("kubelet")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: lifecycle.processes_of(node.cluster.layout).pid("kubelet") is None)  # type: ignore[arg-type]
+
+
+def _start_kubelet(node: DriveNode) -> None:
+    assert node.cluster.layout is not None
+    lifecycle.up(node.cluster.layout.state)

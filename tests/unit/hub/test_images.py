@@ -1,0 +1,88 @@
+"""What images are built from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from hub.cli import images as command
+from hub.settings import load_settings
+from hub.setup.images import (
+    HUB,
+    IMAGES,
+    context,
+    hub_requirements,
+    image_called,
+    known_images,
+    labels,
+    version,
+)
+from hub.setup.steps import SetupError
+
+DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+
+
+def test_every_runtime_of_the_catalogue_and_the_services_have_an_image() -> None:
+    names = [image.name for image in known_images("registry.example/x")]
+    assert names[0] == HUB
+    assert {"default", "minimal"} <= set(names)
+    assert image_called("minimal", "registry.example/x").tag == "registry.example/x/minicolab-runtime:minimal"
+    with pytest.raises(SetupError, match="known: hub"):
+        image_called("no-such")
+
+
+def test_labels_name_the_version_the_pins_and_the_bill_of_materials() -> None:
+    image = image_called("minimal")
+    found = labels(image)
+    assert found["org.opencontainers.image.version"] == version()
+    assert image.entry is not None
+    assert found["minicolab.dev/pins"] == image.entry.key
+    assert found["minicolab.dev/accelerators"] == "NONE"
+    assert found["minicolab.dev/sbom"].endswith(".cdx.json")
+
+
+def test_a_runtimes_context_holds_its_pins_and_a_supervisor_and_is_gone_afterwards() -> None:
+    with context(image_called("minimal")) as folder:
+        pins = (folder / "pins.txt").read_text().splitlines()
+        assert all("==" in pin for pin in pins)
+        assert (folder / "supervisor" / "spawner" / "container" / "supervisor.py").is_file()
+        assert (folder / "runtime" / "pyproject.toml").is_file()
+        assert not list(folder.rglob("__pycache__"))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
+def test_a_dockerfile_is_legal_for_every_builder_and_names_no_index(path: Path) -> None:
+    text = path.read_text()
+    assert "--mount" not in text and "# syntax" not in text
+    assert not re.search(r"https?://|--index-url|--extra-index-url|--trusted-host", text)
+    assert "ARG BASE_IMAGE=" in text
+    last_user = re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1]
+    assert last_user == "1000:1000"
+
+
+def test_everything_the_services_need_has_an_exact_version_that_fits() -> None:
+    lines = (IMAGES / "hub" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    for text in hub_requirements():
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        assert name in pins, f"{name}: add its version to images/hub/constraints.txt"
+        assert requirement.specifier.contains(pins[name]), text
+
+
+def test_the_example_of_a_machine_with_docker_can_be_used() -> None:
+    settings = load_settings(IMAGES.parent / "examples" / "docker" / "minicolab.yaml")
+    assert settings.runtimes.backend == "docker"
+
+
+def test_the_list_says_so_when_no_engine_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = argparse.Namespace(docker="unix:///nonexistent/docker.sock", prefix="p", json=True)
+    assert command._list(arguments) == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert {item["built"] for item in items} == {None}
