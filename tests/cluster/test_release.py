@@ -254,7 +254,7 @@ def test_a_drive_appears_after_consent_and_what_is_written_is_in_it(release: Rel
     runtime = release.start_runtime()
     look = "import os; print(os.path.exists('/content/drive/MyDrive'), os.listdir('/drives'))"
     assert release.run(runtime, look).strip() == "False []"
-    mounted = release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={"target": "/content/drive"})
+    mounted = release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={"path": "/content/drive"})
     assert mounted.status_code in (200, 201), mounted.text
     wrote = release.run(runtime, "print(open('/content/drive/MyDrive/from-pod.txt', 'w').write('hello'))")
     assert wrote.strip() == "5"
@@ -304,6 +304,8 @@ def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
 
 
 def test_an_uninstall_leaves_what_people_made_and_nothing_else(release: Release) -> None:
+    runtime = release.start_runtime()  # with a Drive: its pod can only go while the plugin is there
+    assert release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={}).status_code == 201
     release.disconnect()
     release.cluster.helm("uninstall", "minicolab", "--namespace", release.namespace, "--wait")
     kinds = "deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,persistentvolumeclaims"
