@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spawner.container import link
-from spawner.container.drives import bind_name
-from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, describe
+from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, bind_name, describe
 from spawner.description import carried
 from spawner.local import linux
 from spawner.local.wire import NoAnswer, SupervisorGone

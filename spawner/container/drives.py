@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 import select
@@ -14,11 +13,6 @@ from spawner.local.drives import Drives, Refused
 
 ARRIVE_SECONDS = 20.0
 _NAME = re.compile(r"[0-9a-f]{12}")
-
-
-def bind_name(target: str, *, readonly: bool) -> str:
-    """Return the name below /drives for a drive that is to be seen at `target`. Pure."""
-    return hashlib.sha256(f"{'ro' if readonly else 'rw'} {target}".encode()).hexdigest()[:12]
 
 
 class LinkedDrives(Drives):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
 from spawner.description import describe as describe_runtime
@@ -26,3 +27,8 @@ def describe(
     told = describe_runtime(spec, server_environment(spec, "0.0.0.0", server_port))
     key = base64.b64encode(supervisor_key).decode()
     return json.dumps({**told, "supervisor_key": key, "supervisor_port": supervisor_port})
+
+
+def bind_name(target: str, *, readonly: bool) -> str:
+    """Return the name below /drives for a drive that is to be seen at `target`."""
+    return hashlib.sha256(f"{'ro' if readonly else 'rw'} {target}".encode()).hexdigest()[:12]

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spawner.container.drives import bind_name
+from spawner.container.spec import bind_name
 
 DriveSetting = Literal["csi", "subpath", "none"]
 

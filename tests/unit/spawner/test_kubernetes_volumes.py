@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spawner.container.drives import bind_name
+from spawner.container.spec import bind_name
 from spawner.kubernetes.volumes import drive_volume
 
 
