@@ -9,6 +9,7 @@ from hub.cli import (
     cluster_secrets,
     config,
     database,
+    end_runtimes,
     images,
     limits,
     serve,
@@ -23,7 +24,19 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="minicolab", description="A self-hosted Colab.")
     commands = top.add_subparsers(dest="command", required=True)
-    groups = (up, serve, status, users, limits, database, config, cluster_secrets, images, setup)
+    groups = (
+        up,
+        serve,
+        status,
+        users,
+        limits,
+        database,
+        config,
+        cluster_secrets,
+        end_runtimes,
+        images,
+        setup,
+    )
     for group in groups:
         group.add_parsers(commands)
     return top

@@ -57,22 +57,7 @@ log = logging.getLogger("minicolab")
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="run one process of an installation, in a container of its own")
     serve.add_argument("process", choices=sorted(KEYS))
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="minicolab.yaml")
-    serve.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder of this process")
-    serve.add_argument(
-        "--secrets", type=Path, required=True, metavar="DIR", help="folder of the mounted secrets"
-    )
-    serve.add_argument("--drive", type=Path, metavar="DIR", help="volume of the drives (default: --state)")
-    serve.add_argument(
-        "--bind", default=LOOPBACK, metavar="ADDRESS", help="what to listen on (default: %(default)s)"
-    )
-    serve.add_argument(
-        "--at",
-        action="append",
-        default=[],
-        metavar="PROCESS=HOST:PORT",
-        help=f"where a process is reached: {', '.join(PORTS)}; may be repeated",
-    )
+    add_places(serve)
     serve.add_argument(
         "--own", default="", metavar="HOST:PORT", help="where this very process is reached, for --standby"
     )
@@ -82,6 +67,26 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serve.set_defaults(run=_serve)
 
 
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add what says where settings, secrets and the other processes are."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="minicolab.yaml")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder of this process")
+    parser.add_argument(
+        "--secrets", type=Path, required=True, metavar="DIR", help="folder of the mounted secrets"
+    )
+    parser.add_argument("--drive", type=Path, metavar="DIR", help="volume of the drives (default: --state)")
+    parser.add_argument(
+        "--bind", default=LOOPBACK, metavar="ADDRESS", help="what to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="PROCESS=HOST:PORT",
+        help=f"where a process is reached: {', '.join(PORTS)}; may be repeated",
+    )
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _end)  # the first process of a container has no default for it
@@ -89,7 +94,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.standby and name != "control":
         fail(USAGE, "--standby is for control.")
     try:
-        service = resolve(arguments)
+        service = resolve(arguments, keys=KEYS[name], tokens=TOKENS[name])
         for folder in ("run", "databases"):
             (service.state / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         save_service(service)
@@ -113,23 +118,22 @@ def _serve(arguments: argparse.Namespace) -> int:
     return os.execve(sys.executable, command, {**os.environ, **passwords})
 
 
-def resolve(arguments: argparse.Namespace) -> Service:
-    """Return what this process needs to know. Raise SettingsError."""
-    name: str = arguments.process
+def resolve(arguments: argparse.Namespace, *, keys: tuple[str, ...], tokens: tuple[str, ...]) -> Service:
+    """Return what a process with these secrets needs to know. Raise SettingsError."""
     hosts, ports = _places(arguments.at)
     settings: Settings = load_settings(arguments.config)
     folder: Path = arguments.secrets
-    for key in KEYS[name]:
+    for key in keys:
         mounted_secret(folder / f"{key}.key")
-    tokens = {token: _token(folder / f"{token}.token") for token in TOKENS[name]}
+    known = {token: _token(folder / f"{token}.token") for token in tokens}
     return Service(
         state=arguments.state.resolve(),
         settings=settings,
         ports=Ports(settings.service.port, **ports),
-        documents_token=tokens.get("documents", ""),
-        control_token=tokens.get("control", ""),
-        proxy_token=tokens.get("proxy", ""),
-        addresses=Addresses(hosts, arguments.bind, arguments.own),
+        documents_token=known.get("documents", ""),
+        control_token=known.get("control", ""),
+        proxy_token=known.get("proxy", ""),
+        addresses=Addresses(hosts, arguments.bind, getattr(arguments, "own", "")),
         secrets=folder.resolve(),
         drive=arguments.drive.resolve() if arguments.drive is not None else None,
     )

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 5.0
 HUB_PATIENCE_SECONDS = 60.0
+RECOVER_SECONDS = 15.0
 ENVIRONMENT_LOOK_SECONDS = 0.5
 START_TRIES = 2
 STOP_GRACE_SECONDS = 3.0
@@ -359,7 +360,11 @@ class Orchestrator:
     async def recover(self) -> None:
         """Take up what an earlier instance left: every row is carried again, and what nobody asked for is ended."""
         self._scribe.start()
-        await self.reconcile()
+        try:
+            async with asyncio.timeout(RECOVER_SECONDS):
+                await self.reconcile()
+        except (BackendError, TimeoutError) as error:
+            log.error("the runtimes can not be listed yet (%s); they are looked for again", error)
         self._background = [
             asyncio.create_task(self._clean_hub(), name="forget old servers"),
             asyncio.create_task(self._watch_ends(), name="ends"),
@@ -412,7 +417,9 @@ class Orchestrator:
             log.error("runtime %s could not be ended: %s", runtime_id, error)
 
     async def _resume(self, session: Session, observed: Observed | None) -> None:
-        if observed is None and policy.outlived_by_boot(session, self._sessions.moment()):
+        # What runs on a cluster does not end with the computer that control is on.
+        here = session.backend != "kubernetes"
+        if observed is None and here and policy.outlived_by_boot(session, self._sessions.moment()):
             await self._finish(session.id, MACHINE_RESTARTED, failed=session.state is State.STARTING)
         elif session.state is State.STOPPING:
             await self.stop(session, session.reason or USER_DELETED)

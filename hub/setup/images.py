@@ -183,11 +183,15 @@ def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[
     return str(client.images.get(image.tag).id)
 
 
+def archive_name(image: Image) -> str:
+    """Return what the archive of an image is called."""
+    return f"{HUB if image.entry is None else f'runtime-{image.name}'}.tar"
+
+
 def save(client: Any, image: Image, folder: Path) -> Path:
     """Write a built image to `folder` as `docker save` does; return the archive."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = HUB if image.entry is None else f"runtime-{image.name}"
-    path = folder / f"{name}.tar"
+    path = folder / archive_name(image)
     draft = path.with_suffix(".draft")
     with draft.open("wb") as file:
         for chunk in client.api.get_image(image.tag):

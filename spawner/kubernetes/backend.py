@@ -23,7 +23,7 @@ from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
-from spawner.model import Budget, EndReason, IsolationReport, Phase, RuntimeSpec
+from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class KubernetesBackend(ContainerBackend):
         items: list[dict[str, Any]] = (found or {}).get("items") or []
         return items
 
-    async def list_all(self) -> list[Any]:
+    async def list_all(self) -> list[Observed]:
         found = await super().list_all()
         for pod in await self._list_pods():
             ago = self._ended_ago(pod)

@@ -52,6 +52,7 @@ class Installation:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
     drives: Literal["csi", "none"] = "csi"
+    drive_driver: str = "drive.minicolab.dev"
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     cpu_share: float = 1.0
     memory_share: float = 1.0

@@ -20,6 +20,7 @@ from spawner.kubernetes.model import (
     Object,
     labels_of,
 )
+from spawner.kubernetes.volumes import DriveVolume, drive_volume
 from spawner.model import RuntimeSpec
 
 CONTAINER = "runtime"
@@ -30,7 +31,6 @@ END_SECONDS = 30  # between SIGTERM and SIGKILL when the pod is deleted by someb
 SPARE_SECONDS = (
     300.0  # the cluster's deadline lies behind our own: it is for a supervisor that does not keep it
 )
-DRIVE_DRIVER = "drive.minicolab.dev"
 SHARED_MEMORY_PART = 0.5
 
 
@@ -153,7 +153,7 @@ def _container(spec: RuntimeSpec, installation: Installation, flavor: Flavor | N
             {"name": "content", "mountPath": "/content"},
             {"name": "run", "mountPath": "/run/minicolab"},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
-            {"name": "drives", "mountPath": "/drives", "mountPropagation": "HostToContainer"},
+            _drives(installation).mount,
         ],
     }
 
@@ -179,15 +179,16 @@ def _millis(cpus: float) -> str:
 def _volumes(spec: RuntimeSpec, installation: Installation) -> list[dict[str, Any]]:
     content = {"sizeLimit": str(installation.disk_bytes)} if installation.disk_bytes is not None else {}
     shared = str(int(spec.shape.memory_bytes * SHARED_MEMORY_PART))
-    drives: dict[str, Any] = {"emptyDir": {"sizeLimit": "1Mi"}}
-    if installation.drives == "csi":
-        drives = {"csi": {"driver": DRIVE_DRIVER}}
     return [
         {"name": "content", "emptyDir": content},
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
-        {"name": "drives", **drives},
+        _drives(installation).volume,
     ]
+
+
+def _drives(installation: Installation) -> DriveVolume:
+    return drive_volume(installation.drives, driver=installation.drive_driver)
 
 
 def _placement(installation: Installation, flavor: Flavor | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import secrets
@@ -36,6 +35,7 @@ MOST_KERNELS = 32
 COMPUTES = 0.05  # processors in use from which a kernel that can not be heard counts as computing
 WINDOW_SECONDS = 1.0  # over which it is measured, at least: the kernel counts in hundredths
 AGAIN_SECONDS = 0.2
+MOST_QUESTIONS = 8
 SOON_SECONDS, START_SECONDS, LATER_SECONDS = 0.05, 60.0, 10.0
 MOST_PER_LOOK, MOST_MESSAGES_PAUSE = 200, 0.1  # of one kernel: a flood must not take the machine's time
 ARRIVE_SECONDS = 0.05
@@ -213,9 +213,9 @@ class KernelUse:
         return reader, writer
 
     async def _ask(self, kernel: Kernel, port: object, key: bytes) -> None:
-        """Ask until there is an answer: the first question may come before our subscription does."""
+        """Ask, a few times: the first question may come before our subscription does. The answer may take hours."""
         question, sent, wait = f"minicolab-{secrets.token_hex(8)}", False, SOON_SECONDS
-        for number in itertools.count():
+        for number in range(MOST_QUESTIONS):
             if sent and not kernel.asked:
                 return
             with contextlib.suppress(*FAULTS):

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from cluster.harness.cluster import Cluster
-from hub.settings import cache_folder
 from quota.ticket import mint, runtime_key, supervisor_key
 from spawner.kubernetes.backend import KubernetesBackend
 from spawner.kubernetes.client import READ_SECONDS, connect
 from spawner.kubernetes.model import Installation
 from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
+from support.archives import NoArchives, image_archives
 from support.kernel import run_cell
 
 MASTER = b"m" * 32
@@ -39,10 +39,10 @@ def have_runtime_image(cluster: Cluster) -> None:
     )
     if IMAGE in have.stdout.split():
         return
-    archive = cache_folder() / "images" / "runtime-minimal.tar"
-    if not archive.exists():
-        pytest.skip(f"the image {IMAGE} is not built (minicolab images build minimal --save)")
-    cluster.import_image(archive)
+    try:
+        cluster.import_image(image_archives()["minimal"])
+    except NoArchives as why_not:
+        pytest.skip(str(why_not))
 
 
 @dataclass

@@ -69,7 +69,7 @@ async def test_a_namespace_that_enforces_the_restricted_standard_takes_every_pod
 ) -> None:
     if settings.get("drives") == "csi":
         driver = json.loads(bench.kubectl("get", "csidrivers", "-o", "json"))["items"]
-        if not any(d["metadata"]["name"] == pods.DRIVE_DRIVER for d in driver):
+        if not any(d["metadata"]["name"] == bench.installation.drive_driver for d in driver):
             pytest.skip("the drive plugin is not installed in this cluster")
     installation = replace(bench.installation, flavors={"T4": GPU, "V5E8": TPU}, **settings)
     spec = bench.spec(accelerator=accelerator)

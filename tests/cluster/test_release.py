@@ -20,7 +20,7 @@ import yaml
 from cluster.harness import programs, storage
 from cluster.harness.cluster import Cluster
 from hub.installation import free_port
-from hub.settings import cache_folder
+from support.archives import NoArchives, image_archives
 from support.chart import CHART
 from support.kernel import run_cell
 from support.patience import PATIENCE, until
@@ -168,12 +168,10 @@ def image_in(archive: Path) -> str:
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    archives = {name: cache_folder() / "images" / f"{name}.tar" for name in ("hub", "runtime-minimal")}
-    missing = [name for name, path in archives.items() if not path.exists()]
-    if missing:
-        pytest.skip(
-            f"no image archive of {', '.join(missing)} in {cache_folder() / 'images'}: minicolab images build"
-        )
+    try:
+        archives = image_archives()
+    except NoArchives as why_not:
+        pytest.skip(str(why_not))
     if DRIVER in cluster.kubectl("get", "csidrivers", "-o", "name"):
         pytest.skip(f"the cluster has the driver {DRIVER} of another installation")
     folder = tmp_path_factory.mktemp("release")
@@ -195,7 +193,7 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "config": {
                 "service": {"public_port": port},
                 "runtimes": {
-                    "kubernetes": {"namespace": runtimes, "installation": namespace, "image": image_in(archives["runtime-minimal"])},
+                    "kubernetes": {"namespace": runtimes, "installation": namespace, "image": image_in(archives["minimal"])},
                     "shapes": {"STANDARD": {"memory": "1GiB", "cpus": 1, "processes": 1024}},
                 },
             },
@@ -256,7 +254,7 @@ def test_a_drive_appears_after_consent_and_what_is_written_is_in_it(release: Rel
     runtime = release.start_runtime()
     look = "import os; print(os.path.exists('/content/drive/MyDrive'), os.listdir('/drives'))"
     assert release.run(runtime, look).strip() == "False []"
-    mounted = release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={"target": "/content/drive"})
+    mounted = release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={"path": "/content/drive"})
     assert mounted.status_code in (200, 201), mounted.text
     wrote = release.run(runtime, "print(open('/content/drive/MyDrive/from-pod.txt', 'w').write('hello'))")
     assert wrote.strip() == "5"
@@ -306,6 +304,8 @@ def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
 
 
 def test_an_uninstall_leaves_what_people_made_and_nothing_else(release: Release) -> None:
+    runtime = release.start_runtime()  # with a Drive: its pod can only go while the plugin is there
+    assert release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={}).status_code == 201
     release.disconnect()
     release.cluster.helm("uninstall", "minicolab", "--namespace", release.namespace, "--wait")
     kinds = "deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,persistentvolumeclaims"

@@ -286,3 +286,24 @@ async def test_a_drive_that_never_comes_is_refused_and_not_listed(backend: Bubbl
         await backend.mount(spec.id, source="/x", target="/content/drive", readonly=False)
     assert refused.value.code == "mount_failed"
     assert await backend.mounts(spec.id) == []
+
+
+async def test_the_supervisor_of_a_container_hears_its_kernels_itself(backend: BubblewrapBackend) -> None:
+    """A silent cell is use while it runs, and no more once its user has stopped every process he can."""
+    spec = a_spec()
+    await backend.start(spec, lambda phase, sentence="": None)
+    code = (
+        "import os, signal, time\nwhile not os.path.exists('stop'): time.sleep(0.1)\n"
+        "os.kill(-1, signal.SIGSTOP)\nos.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    cell = asyncio.create_task(run(backend, spec, code))
+    async with asyncio.timeout(PATIENCE):
+        while not (await backend.activity(spec.id)).busy:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(2.0)
+    assert (await backend.activity(spec.id)).busy
+    await run(backend, spec, "open('stop', 'w').close()")
+    await backend.set_limits(spec.id, max_lifetime_seconds=600.0, idle_limit_seconds=2.0)
+    async with asyncio.timeout(PATIENCE):
+        assert (await backend.wait_end(spec.id)).code == "idle"
+    await asyncio.gather(cell, return_exceptions=True)

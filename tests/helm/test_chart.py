@@ -134,7 +134,7 @@ def test_only_who_speaks_to_the_api_server_has_a_token_for_it(helm: Helm) -> Non
         if spec["automountServiceAccountToken"]
     }  # fmt: skip
     assert with_token == {
-        "Deployment/r-lab-hub", "Deployment/r-lab-control", "DaemonSet/r-lab-drive-plugin", "Job/r-lab-secrets",
+        "Deployment/r-lab-hub", "Deployment/r-lab-control", "DaemonSet/r-lab-drive-plugin", "Job/r-lab-secrets", "Job/r-lab-end-runtimes",
     }  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_the_arguments_are_ones_that_serve_knows(helm: Helm, tmp_path: Path) -> 
         container = spec["containers"][0]
         if container.get("command") == ["minicolab"]:
             arguments = parser().parse_args([str(a) for a in container["args"]])
-            assert arguments.command in ("serve", "secrets"), name
+            assert arguments.command in ("serve", "secrets", "end-runtimes"), name
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_what_people_made_outlives_an_uninstall(helm: Helm) -> None:
 def test_no_template_makes_a_secret(helm: Helm) -> None:
     assert not of_kind(helm.render(EVERYTHING), "Secret")
     own = helm.render(sets=('secrets.existingSecret="mine"',))
-    assert not of_kind(own, "Job")
+    assert set(of_kind(own, "Job")) == {"minicolab-end-runtimes"}
     assert "mine" in yaml.safe_dump(of_kind(own, "Deployment")["minicolab-proxy"])
 
 

@@ -44,6 +44,7 @@ COMPONENTS = [
             "control",
             "drive-plugin",
             "secrets",
+            "end-runtimes",
             "pre-pull",
             "placeholder",
             "test",
@@ -93,7 +94,7 @@ INSIDE = [end for end in ENDS if end.namespace == "minicolab" and end.name != "a
     end for end in ENDS if end.namespace == "lab-runtimes"
 ]
 RUNTIMES = ("runtime", "runtime-of-another")
-DNS = {(component, "dns", 53, protocol) for component in ("proxy", "hub", "documents", "control", "drive-plugin", "secrets", "test", *RUNTIMES) for protocol in ("UDP", "TCP")}  # fmt: skip
+DNS = {(component, "dns", 53, protocol) for component in ("proxy", "hub", "documents", "control", "drive-plugin", "secrets", "end-runtimes", "test", *RUNTIMES) for protocol in ("UDP", "TCP")}  # fmt: skip
 TABLE = {
     ("proxy", "hub", 8081),
     ("proxy", "documents", 8082),
@@ -114,6 +115,8 @@ TABLE = {
     ("control", "database", 5432),
     ("drive-plugin", "api-server", 443),
     ("secrets", "api-server", 443),
+    ("end-runtimes", "api-server", 443),
+    *(("end-runtimes", r, 8889) for r in RUNTIMES),
     ("test", "proxy", 8000),
     *((r, "control", 8083) for r in RUNTIMES),
     *((r, "mirror", 443) for r in RUNTIMES),

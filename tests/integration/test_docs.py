@@ -26,7 +26,16 @@ RUN_ELSEWHERE = {
     "make test": ".ci/run",
     "make test-all": ".ci/run runs its two halves",
     "make setup": ".ci/run (minicolab setup)",
+    "make test-cluster": ".ci/run",
     "make lint": ".ci/run, by make test",
+    "make test-docker": ".ci/run",
+    "make cluster-up": "tests/cluster/test_commands.py",
+    "make -s cluster-token USER=ada": "tests/cluster/test_commands.py",
+    "make cluster-down": "tests/cluster/test_commands.py",
+    "sudo make cluster-up": "tests/cluster/test_commands.py",
+    "PYTHONPATH=tests .venv/bin/python -m cluster.harness exec -- /bin/sh": "tests/cluster/test_commands.py",
+    "MINICOLAB_CLUSTER_STATE=DIR .venv/bin/pytest -m cluster -k drive": ".ci/run, without the folder",
+    "MINICOLAB_KUBECONFIG=~/.kube/config MINICOLAB_CLUSTER_LOAD='kind load image-archive' .venv/bin/pytest -m cluster": "on an administrator's cluster",
 }
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from support.kernel import Kernel
-from support.patience import until
+from support.patience import PATIENCE, until
 from support.pictures import CONTROL, ask, state_of, until_all_agree
 from support.service import Running, running
 
@@ -134,3 +135,30 @@ def gone(service: Running, runtime: str) -> bool:
     return reply is not None and (
         reply.status_code == 404 or reply.json().get("state") in ("ended", "failed")
     )
+
+
+@pytest.mark.slow
+def test_lost_keys_mean_signing_in_again_and_nothing_worse(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    browser = requests.Session()
+    with running(state) as service:
+        service.add_user("ada")
+        token = service.tokens["ada"]
+        file = service.make_file("ada")["id"]
+        browser.get(service.ready, timeout=PATIENCE)
+        assert browser.get(f"{service.app}/drive", timeout=PATIENCE).url == f"{service.app}/drive"
+    for key in (state / "keys").iterdir():
+        key.unlink()
+    with running(state) as service:
+        service.tokens["ada"] = token
+        for path in ("/drive", "/hub/account"):
+            reply = browser.get(service.app + path, timeout=PATIENCE)
+            assert reply.status_code == 200
+            assert "/hub/login" in reply.url, "the old cookie still opens"
+        reply = browser.get(f"{service.app}{CONTROL}/runtimes", timeout=PATIENCE)
+        assert reply.status_code in (401, 403)
+        # What is kept in databases and Drive is all there.
+        files = service.api("ada", "GET", "/services/documents/api/v1/files?parent=root")
+        assert file in {item["id"] for item in files.json()["items"]}
+        runtime = service.start_runtime("ada", file)["id"]
+        assert service.execute("ada", runtime, "print(6*7)") == "42\n"

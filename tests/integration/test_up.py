@@ -39,6 +39,14 @@ def test_the_first_link_signs_the_first_admin_in_once(own: Running) -> None:
     assert requests.get(own.ready, allow_redirects=False, timeout=PATIENCE).status_code == 403
 
 
+def test_an_account_without_a_password_is_opened_by_its_link(own: Running) -> None:
+    link = own.command("user", "add", "eve", "--link").stdout.splitlines()[-1]
+    browser = requests.Session()
+    first = browser.get(link, allow_redirects=False, timeout=PATIENCE)
+    assert (first.status_code, first.headers["Location"]) == (302, "/drive")
+    assert requests.get(link, allow_redirects=False, timeout=PATIENCE).status_code == 403
+
+
 def test_status_tells_machines_and_people(own: Running) -> None:
     report = json.loads(own.command("status", "--json").stdout)
     assert report["running"] is True

@@ -43,7 +43,6 @@ NEEDED = {
     "nsenter": "util-linux",
 }
 BASE_IMAGE = "docker.io/local/debian:bookworm"
-MIRROR = "http://deb.debian.org/debian"
 # What this machine trusts besides Debian's own authorities, so that pip in a build trusts it too.
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 BASE_DOCKERFILE = """\
@@ -159,7 +158,6 @@ def base_image(engine: Engine) -> str:
             "--include=ca-certificates",
             "bookworm",
             str(draft),
-            MIRROR,
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         draft.replace(archive)

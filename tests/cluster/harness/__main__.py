@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
             cluster = named_by_environment() or lifecycle.up(state)
             say(f"Cluster: KUBECONFIG={cluster.kubeconfig}")
             if not arguments.bare:
-                say(f"Ready: {release.install(cluster, arguments.port)}")
+                say(f"Ready: {release.install(cluster, state, arguments.port)}")
         case "programs":
             try:
                 programs.get_all()
@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "down":
             foreign = named_by_environment()
             if foreign is not None:
-                release.uninstall(foreign)
+                release.uninstall(foreign, state)
             lifecycle.down(state)
     return 0
 

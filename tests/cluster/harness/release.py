@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import urllib.request
 from pathlib import Path
 
-from cluster.harness import storage
+from cluster.harness import programs, storage
 from cluster.harness.cluster import Cluster, wait_for
 from cluster.harness.errors import ClusterError
+from cluster.harness.layout import Layout
 from cluster.harness.lifecycle import processes_of
-from hub.settings import cache_folder
 from hub.setup.steps import say
+from support import archives
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "minicolab"
@@ -20,21 +20,20 @@ VALUES = Path(__file__).parents[1] / "values.yaml"
 STATE = "/var/lib/minicolab"  # of the hub's pod
 NAME = NAMESPACE = "minicolab"
 FORWARD = "forward"
+SERVICE_PORT = 80
 LONGEST = "240s"
-ARCHIVES = ("hub.tar", "runtime-minimal.tar")
-BUILD = ".venv/bin/minicolab images build minimal hub --save {}"
 
 
 def image_archives() -> list[Path]:
-    """Return the archives of the images the release needs. Raise ClusterError when one has not been built."""
-    archives = [cache_folder() / "images" / name for name in ARCHIVES]
-    missing = [file for file in archives if not file.exists()]
-    if missing:
-        raise ClusterError(f"{missing[0]} is missing: {BUILD.format(missing[0].parent)}")
-    return archives
+    """Return the archives of the images the release needs, built when they are not there. Raise ClusterError."""
+    say("• Looking for the images of this tree (some minutes when they have to be built)")
+    try:
+        return list(archives.image_archives().values())
+    except archives.NoArchives as why_not:
+        raise ClusterError(f"the images can not be built here: {why_not}") from why_not
 
 
-def install(cluster: Cluster, port: int) -> str:
+def install(cluster: Cluster, state: Path, port: int) -> str:
     """Install or upgrade minicolab and make it reachable on loopback; return its address. Raise ClusterError."""
     if not (CHART / "Chart.yaml").exists():
         raise ClusterError(f"there is no chart in {CHART}; the cluster itself is up")
@@ -54,25 +53,26 @@ def install(cluster: Cluster, port: int) -> str:
         raise ClusterError(
             f"{error}\n{cluster.kubectl('-n', NAMESPACE, 'get', 'pods', check=False)}"
         ) from None
-    forward(cluster, port)
+    forward(cluster, state, port)
     wait_for(lambda: _answers(url), f"{url} does not answer")
     return url
 
 
-def forward(cluster: Cluster, port: int) -> None:
-    """Carry connections from this machine's loopback to the release's public service."""
+def forward(cluster: Cluster, state: Path, port: int) -> None:
+    """Carry connections from this machine's loopback to the release's public service; the process is recorded in the state folder."""
+    service = f"{NAME}-proxy-public"
     if cluster.layout is None:
-        raise ClusterError(
-            f"reach it by: kubectl -n {NAMESPACE} port-forward service/{NAME}-proxy-public {port}:80"
+        arguments = ("-n", NAMESPACE, "port-forward", f"service/{service}", f"{port}:{SERVICE_PORT}")
+        line = [str(programs.get("kubectl")), "--kubeconfig", str(cluster.kubeconfig), *arguments]
+    else:
+        address = cluster.kubectl(
+            "-n", NAMESPACE, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}"
         )
-    service = json.loads(
-        cluster.kubectl("-n", NAMESPACE, "get", "service", f"{NAME}-proxy-public", "-o", "json")
-    )["spec"]
-    target = [str(port), service["clusterIP"], str(service["ports"][0]["port"])]
-    script = Path(__file__).with_name("forward.py")
-    processes = processes_of(cluster.layout)
+        script = Path(__file__).with_name("forward.py")
+        line = [sys.executable, str(script), str(port), address, str(SERVICE_PORT)]
+    processes = processes_of(Layout(state.resolve()))
     processes.stop(FORWARD)
-    processes.start(FORWARD, [sys.executable, str(script), *target])
+    processes.start(FORWARD, line)
 
 
 def token(cluster: Cluster, user: str) -> str:
@@ -83,8 +83,9 @@ def token(cluster: Cluster, user: str) -> str:
     return cluster.kubectl(*hub, "token", user, *state).splitlines()[-1]
 
 
-def uninstall(cluster: Cluster) -> None:
-    """Take the release away."""
+def uninstall(cluster: Cluster, state: Path) -> None:
+    """Take the release away; its volumes and secrets stay in the namespace."""
+    processes_of(Layout(state.resolve())).stop(FORWARD)
     cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
 
 

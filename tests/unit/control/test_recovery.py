@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from control_support import World, world
 
 from hub.setup.runtime_environment import environment_for
+from quota.model import State
+from quota.service import new_runtime_id
 from support.patience import PATIENCE, until_async
 
 HERE = Path(__file__).parent
@@ -161,11 +164,6 @@ async def test_servers_the_hub_was_never_told_about_are_forgotten(outside: World
 
 async def test_after_the_computer_was_restarted_its_runtimes_have_ended_and_say_why(outside: World) -> None:
     here = outside
-    from dataclasses import replace
-
-    from quota.model import State
-    from quota.service import new_runtime_id
-
     async with control_process(here) as first:
         runtime = await start(here)
         await until_async(lambda: row(here, runtime).state == "ready")
@@ -227,3 +225,44 @@ async def test_without_an_installation_the_settings_are_named(tmp_path: Path) ->
     assert process.returncode == 78
     assert "no installation was started here" in said.decode()
     assert "Traceback" not in said.decode()
+
+
+async def test_on_a_cluster_the_restart_of_controls_computer_is_no_reason(outside: World) -> None:
+    here = outside
+    async with control_process(here) as first:
+        runtime = await start(here)
+        await until_async(lambda: row(here, runtime).state == "ready")
+        await kill(first)
+    session = row(here, runtime)
+    here.control.sessions.ledger.take_over("the test", here.control.clock.now())
+    other = replace(
+        session,
+        id=new_runtime_id(),
+        file_id="nb-two",
+        state=State.READY,
+        boot_id="that of another node",
+        backend="kubernetes",
+    )
+    here.control.sessions.ledger.begin(other)
+    here.backend.put(other.id, file_id="nb-two")
+    here.backend.crash(other.id, "evicted")
+    async with control_process(here):
+        await until_async(lambda: row(here, other.id).state == "ended")
+        assert row(here, other.id).reason.code == "evicted"
+
+
+async def test_control_answers_while_its_backend_does_not_and_takes_up_its_runtimes_later(
+    outside: World,
+) -> None:
+    here = outside
+    async with control_process(here) as first:
+        runtime = await start(here)
+        await until_async(lambda: row(here, runtime).state == "ready")
+        await kill(first)
+    here.backend.silence(True)
+    async with control_process(here):
+        assert row(here, runtime).state == "ready", "who does not answer is not gone"
+        here.backend.silence(False)
+        here.backend.crash(runtime)
+        await until_async(lambda: row(here, runtime).state == "ended")
+        assert row(here, runtime).reason.code == "crashed"
