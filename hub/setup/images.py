@@ -118,9 +118,15 @@ def context(image: Image) -> Iterator[Path]:
 def _fill_runtime(folder: Path, entry: CatalogueEntry) -> None:
     shutil.copyfile(IMAGES / "runtime" / "Dockerfile", folder / "Dockerfile")
     (folder / "pins.txt").write_text("".join(f"{pin}\n" for pin in entry.pins), "utf-8")
+    shutil.copyfile(constraints_of(entry), folder / "constraints.txt")
     shutil.copytree(RUNTIME_SOURCE, folder / "runtime", ignore=_SKIP)
     for package in SUPERVISOR_PACKAGES:
         shutil.copytree(ROOT / package, folder / "supervisor" / package, ignore=_SKIP)
+
+
+def constraints_of(entry: CatalogueEntry) -> Path:
+    """Return the file with the exact version of everything in the entry's image: the pins, and what they bring."""
+    return IMAGES / "runtime" / "constraints" / f"{entry.name}.txt"
 
 
 def _fill_hub(folder: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from hub.cli import images as command
 from hub.settings import load_settings
 from hub.setup.images import (
     HUB,
     IMAGES,
+    Image,
+    constraints_of,
     context,
     hub_requirements,
     image_called,
@@ -54,6 +57,18 @@ def test_a_runtimes_context_holds_its_pins_and_a_supervisor_and_is_gone_afterwar
         assert (folder / "runtime" / "pyproject.toml").is_file()
         assert not list(folder.rglob("__pycache__"))
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("image", known_images()[1:], ids=lambda i: i.name)
+def test_an_image_has_the_exact_version_of_everything_in_it(image: Image) -> None:
+    assert image.entry is not None
+    lines = constraints_of(image.entry).read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[^\s;]+", line) for line in lines)
+    versions = dict(line.split("==") for line in lines)
+    for pin in image.entry.pins:
+        requirement = Requirement(pin)
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), pin
+    assert len(versions) > 2 * len(image.entry.pins)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.parent.name)
