@@ -55,9 +55,12 @@ def page(
     context: BrowserContext, service: Running, request: pytest.FixtureRequest, shots: Path
 ) -> Iterator[Page]:
     page = context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(error.stack or str(error)))
     yield page
     page.screenshot(path=shots / f"{request.node.name}.png")
     page.close()
+    assert [failure for failure in failures if "@minicolab" in failure] == []
     service.end_runtimes("ada")
 
 

@@ -14,7 +14,13 @@ export class Marks {
     const shared = this._shared;
     if (shared) {
       const mark: JSONObject = { run, client: shared.awareness.clientID, runtime };
-      shared.setState(keyOf(cell), mark);
+      const key = keyOf(cell);
+      shared.transact(() => {
+        if (!shared.getState(key)) {
+          shared.setState(key, null); // setState compares with what is there, and can not compare an object with nothing
+        }
+        shared.setState(key, mark);
+      });
     }
   }
 
