@@ -74,6 +74,7 @@ class HubIdentity:
         self._settings = settings
         self._clock = clock
         self._known: dict[str, tuple[User | None, float]] = {}
+        self._services: dict[str, tuple[str, float]] = {}
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -115,6 +116,31 @@ class HubIdentity:
             self._known.clear()
         self._known[key] = (user, now)
         return user
+
+    async def service_of(self, token: str) -> str | None:
+        """Return the name of the hub's service a token belongs to, or None. Raise HubUnavailable."""
+        if len(token) > 1024 or not token.isascii() or not token.isprintable():
+            return None
+        key = hashlib.sha256(f"service:{token}".encode()).hexdigest()
+        now = self._clock.boottime()
+        known = self._services.get(key)
+        if known is not None and now - known[1] < STALE_SECONDS:
+            return known[0]
+        url = self._settings.hub_api_url.rstrip("/") + "/user"
+        try:
+            async with self._client().get(url, headers={"Authorization": f"token {token}"}) as reply:
+                if reply.status in (401, 403, 404):
+                    return None
+                if reply.status != 200:
+                    raise HubUnavailable
+                model = await reply.json()
+        except (aiohttp.ClientError, TimeoutError):
+            raise HubUnavailable from None
+        if model.get("kind") != "service":
+            return None
+        name = str(model["name"])
+        self._services = {key: (name, now)}  # one service asks
+        return name
 
     def forget(self, token: str) -> None:
         """Drop what is remembered about a token (sign-out)."""

@@ -271,3 +271,15 @@ def test_a_request_waits_while_the_place_changes_hands(pods: Pods) -> None:
 @pytest.mark.parametrize("pod", ["documents", "control", "control-2", "proxy", "hub"])
 def test_sigterm_ends_it_with_success(pods: Pods, pod: str) -> None:
     assert pods.end(pod, signal.SIGTERM) == 0, pods.log(pod)
+
+
+def test_documents_knows_control_by_asking_the_hub(pods: Pods) -> None:
+    """Documents does not hold control's token; what cells printed while no page was open must reach it all the same."""
+    path = "/services/documents/api/v1/files/nobodys/outputs"
+    body = {"runtime_id": "r-aaaaaaaaaaaa", "user": "ada", "ended": False, "executions": []}
+    control = (pods.folder / "secrets" / "control.token").read_text("ascii").strip()
+    for token, status in ((control, 404), (pods.tokens["ada"], 403), ("f" * 64, 403)):
+        reply = requests.post(
+            pods.url + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
+        )
+        assert reply.status_code == status, reply.text

@@ -37,8 +37,7 @@ def install(cluster: Cluster, state: Path, port: int) -> str:
     """Install or upgrade minicolab and make it reachable on loopback; return its address. Raise ClusterError."""
     if not (CHART / "Chart.yaml").exists():
         raise ClusterError(f"there is no chart in {CHART}; the cluster itself is up")
-    for file in image_archives():
-        _load(cluster, file)
+    changed = [file.name for file in image_archives() if _load(cluster, file)]
     if cluster.layout is not None:
         storage.replenish(cluster, cluster.layout.state / "volumes")
     say("• Installing the chart")
@@ -53,6 +52,13 @@ def install(cluster: Cluster, state: Path, port: int) -> str:
         raise ClusterError(
             f"{error}\n{cluster.kubectl('-n', NAMESPACE, 'get', 'pods', check=False)}"
         ) from None
+    if changed:
+        # The tag is the same, so the release looks the same to the cluster.
+        workloads = ("deployments", "daemonsets")
+        for kind in workloads:
+            cluster.kubectl("-n", NAMESPACE, "rollout", "restart", kind)
+        for kind in workloads:
+            cluster.kubectl("-n", NAMESPACE, "rollout", "status", kind, f"--timeout={LONGEST}")
     forward(cluster, state, port)
     wait_for(lambda: _answers(url), f"{url} does not answer")
     return url
@@ -89,18 +95,20 @@ def uninstall(cluster: Cluster, state: Path) -> None:
     cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
 
 
-def _load(cluster: Cluster, file: Path) -> None:
-    """Give the cluster an image archive, unless it has been given this very one before."""
+def _load(cluster: Cluster, file: Path) -> bool:
+    """Give the cluster an image archive, unless it has been given this very one before; return whether it replaced another."""
     if cluster.layout is None:
         cluster.import_image(file)
-        return
+        return True
     mark = cluster.layout.state / "loaded" / file.name
     now = f"{file.stat().st_mtime_ns} {file.stat().st_size}"
-    if not mark.exists() or mark.read_text("utf-8") != now:
+    before = mark.read_text("utf-8") if mark.exists() else now
+    if not mark.exists() or before != now:
         say(f"• Importing {file.name}")
         cluster.import_image(file)
         mark.parent.mkdir(exist_ok=True)
         mark.write_text(now, "utf-8")
+    return before != now
 
 
 def _answers(url: str) -> bool:
