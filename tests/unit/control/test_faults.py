@@ -278,7 +278,7 @@ async def test_one_whose_place_was_taken_while_it_was_paused_changes_nothing_and
         status, model = await here.call("ada", "POST", "runtimes", {"file_id": "nb-ada"})
         assert status == 202, model
         await ready(here, model["id"])
-        first.send_signal(signal.SIGSTOP)
+        pause_between_writes(here, first)
         (here.service.state / "run" / "control.lock").unlink()
         elsewhere = replace(here.service, ports=replace(here.service.ports, control=free_port()))
         save_service(elsewhere)
@@ -299,6 +299,20 @@ async def test_one_whose_place_was_taken_while_it_was_paused_changes_nothing_and
             assert dump(here) == known
             assert second.returncode is None
             assert {(await ready(moved, m["id"]))["id"] for m in (model, other)} == {model["id"], other["id"]}
+
+
+def pause_between_writes(here: World, control: asyncio.subprocess.Process) -> None:
+    """Stop a control while it does not hold the database; one that is stopped in a write keeps everybody else from it."""
+    for _ in range(1000):
+        control.send_signal(signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(database(here), timeout=0.05)) as held:
+                held.execute("BEGIN IMMEDIATE")
+                held.rollback()
+            return
+        except sqlite3.OperationalError:
+            control.send_signal(signal.SIGCONT)
+    raise AssertionError("control never let go of its database")
 
 
 def dump(here: World) -> list[tuple[str, str]]:
