@@ -13,7 +13,7 @@ UP_FLAGS := $(if $(STATE),--state $(STATE)) $(if $(PORT),--port $(PORT)) $(if $(
             $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 SETUP_FLAGS := $(if $(CONFIG),--config $(CONFIG)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-.PHONY: up setup down status doctor cluster-up cluster-token cluster-down test test-all test-docker test-cluster test-browser lint format bench screenshot clean help
+.PHONY: up setup down status doctor cluster-programs cluster-up cluster-token cluster-down test test-all test-docker test-cluster test-browser lint format bench screenshot clean help
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -55,9 +55,11 @@ test-docker: $(STAMP)
 	$(BIN)/pytest -m docker
 
 # A Kubernetes is made for them; the first time its programs are built, which takes about twelve minutes.
-test-cluster: $(STAMP)
-	@$(HARNESS) programs
+test-cluster: cluster-programs
 	$(BIN)/pytest -m cluster
+
+cluster-programs: $(STAMP)
+	@$(HARNESS) programs
 
 cluster-up: $(STAMP)
 	@$(HARNESS) up $(if $(PORT),--port $(PORT))

@@ -186,4 +186,4 @@ KUBERNETES = Set(
 DNS = Set("coredns", ("coredns",), _sources(TOOLS / "dns", "go.*", "*.go"), 120, _build_dns)
 HELM = Set("helm", ("helm",), HELM_PACKAGE, 100, _build_helm)
 KWOK = Set("kwok", ("kwok", KWOK_STAGES), f"{KWOK_MODULE}/cmd/kwok@{KWOK_VERSION}", 115, _build_kwok)
-SETS = (KUBERNETES, DNS, HELM, KWOK)
+SETS = (HELM, KWOK, DNS, KUBERNETES)  # the quickest first: tests of the chart need helm alone
