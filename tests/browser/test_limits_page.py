@@ -25,24 +25,27 @@ quota:
   extensions: 1
   rules:
     - {users: [grace], idle_limit: 1h, max_lifetime: 1h, warn_before: [3599s]}
+    - {users: [mallory], allow: false}
   budgets:
     - {name: processor, unit: cpu_hours, hours: 50, window: week}
+    - {name: taste, unit: cpu_hours, hours: 0.0001, window: week, groups: [visitors]}
 """
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("limited") / "state", CONFIG) as service:
-        for user in ("ada", "grace"):
+        for user in ("ada", "grace", "mallory", "victor"):
             service.add_user(user)
         service.add_user("boss", admin=True)
+        assert service.command("group", "add", "visitors", "victor").returncode == 0
         yield service
 
 
 @pytest.fixture(scope="module")
 def contexts(browser: Browser, limited: Running) -> Iterator[dict[str, BrowserContext]]:
     made: dict[str, BrowserContext] = {}
-    for user in ("ada", "grace", "boss"):
+    for user in ("ada", "grace", "boss", "mallory", "victor"):
         made[user], page = sign_in(browser, limited, user)
         page.close()
     yield made
@@ -153,6 +156,60 @@ def test_a_refusal_says_its_numbers_and_what_to_do(page: Page, limited: Running,
     expect(page.locator(".jp-Dialog .mc-past").first).to_contain_text("Stopped at")
     page.click(".jp-Dialog button:has-text('Close')")
     connect(page)
+
+
+def test_who_may_not_have_a_runtime_is_told_so(
+    contexts: dict[str, BrowserContext], limited: Running, shots: Path
+) -> None:
+    page = contexts["mallory"].new_page()
+    open_notebook(page, limited, "mallory")
+    page.click(".mc-connect-button")
+    dialog = page.locator(".jp-Dialog")
+    expect(dialog).to_contain_text("Not available to you")
+    expect(dialog).to_contain_text("Ask an administrator, or choose another runtime type.")
+    page.screenshot(path=shots / "not-eligible.png")
+    page.close()
+
+
+def test_a_budget_that_is_used_up_is_told_with_its_numbers_and_when_there_is_more(
+    contexts: dict[str, BrowserContext], limited: Running, shots: Path
+) -> None:
+    page = contexts["victor"].new_page()
+    file_id = open_notebook(page, limited, "victor")
+    reply = limited.api("victor", "POST", f"{CONTROL}/runtimes", json={"file_id": file_id})
+    assert reply.status_code == 202, reply.text
+    runtime = f"{CONTROL}/runtimes/{reply.json()['id']}"
+    until(lambda: limited.api("victor", "GET", runtime).json()["state"] == "ended", "the budget ends it")
+    assert limited.api("victor", "GET", runtime).json()["reason"]["code"] == "budget_used_up"
+    page.reload()
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.click(".mc-connect-button")
+    dialog = page.locator(".jp-Dialog")
+    expect(dialog).to_contain_text("Usage limit reached")
+    expect(dialog).to_contain_text("All 0.0001 CPU-hours of your budget 'taste' are used up.")
+    expect(dialog).to_contain_text("Resets at")
+    page.screenshot(path=shots / "budget-used-up.png")
+    page.close()
+
+
+def test_who_looks_elsewhere_gets_a_notification(browser: Browser, limited: Running, shots: Path) -> None:
+    context, page = sign_in(browser, limited, "ada")
+    context.grant_permissions(["notifications"], origin=limited.app)
+    page.add_init_script(
+        """window.notes = [];
+        window.Notification = class extends window.Notification {
+          constructor(title, options) { super(title, options); window.notes.push([title, options.body]); }
+        };
+        document.hasFocus = () => false;"""
+    )
+    open_notebook(page, limited, "ada")
+    connect(page)
+    page.wait_for_function("window.notes.length > 0")
+    title, body = page.evaluate("window.notes[0]")
+    assert title.endswith(".ipynb")
+    assert re.fullmatch(r"This runtime will be reset in 0:\d\d because it is idle\.", body)
+    limited.end_runtimes("ada")
+    context.close()
 
 
 def test_files_of_content_are_kept_and_offered_again(page: Page, limited: Running, shots: Path) -> None:
