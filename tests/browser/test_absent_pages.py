@@ -146,15 +146,16 @@ def mark_is_ours(service: Running, file_id: str) -> bool:
 def test_a_page_that_was_frozen_adds_nothing_twice_when_it_wakes_up(page: Page, service: Running) -> None:
     file_id = begin(page, service)
     devtools = page.context.new_cdp_session(page)
-    devtools.send("Page.enable")
-    devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    # As a frozen tab: its code does not run, its connection lives. (setWebLifecycleState does not stop a page that is shown.)
+    devtools.send("Debugger.enable")
+    devtools.send("Debugger.pause")
     go_on(service, file_id)
     deadline = time.monotonic() + FROZEN_SECONDS + PATIENCE
     while not mark_is_ours(service, file_id):
         assert time.monotonic() < deadline, "documents never took over"
         time.sleep(0.5)
     until(lambda: text_of(service, file_id) == WHOLE, "documents did not write what the page could not")
-    devtools.send("Page.setWebLifecycleState", {"state": "active"})
+    devtools.send("Debugger.resume")
     expect_whole(page)
     assert text_of(service, file_id) == WHOLE
     click_into(page.locator(".jp-CodeCell .cm-content").first)  # it is a page like any other again

@@ -190,6 +190,8 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 "hub": {"repository": hub_image, "tag": tag},
                 "pause": {"repository": "docker.io/local/pause", "tag": "1"},
             },
+            # Nodes that are only objects are tainted, and cannot have a volume of the real one.
+            "drive": {"plugin": {"tolerations": []}},
             "config": {
                 "service": {"public_port": port},
                 "runtimes": {

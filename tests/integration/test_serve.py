@@ -183,6 +183,18 @@ def test_a_person_signs_in_through_the_proxy_and_sees_the_drive(pods: Pods) -> N
     assert listing.status_code == 200, listing.text
 
 
+def test_documents_knows_control_by_asking_the_hub(pods: Pods) -> None:
+    """Documents does not hold control's token; what cells printed while no page was open must reach it all the same."""
+    path = "/services/documents/api/v1/files/nobodys/outputs"
+    body = {"runtime_id": "r-aaaaaaaaaaaa", "user": "ada", "ended": False, "executions": []}
+    control = (pods.folder / "secrets" / "control.token").read_text("ascii").strip()
+    for token, status in ((control, 404), (pods.tokens["ada"], 403), ("f" * 64, 403)):
+        reply = requests.post(
+            pods.url + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
+        )
+        assert reply.status_code == status, reply.text
+
+
 def test_files_lie_on_the_volume_and_their_identities_in_postgresql(pods: Pods) -> None:
     body = {"parent": "root", "name": "note.txt", "type": "file"}
     made = requests.post(
@@ -271,15 +283,3 @@ def test_a_request_waits_while_the_place_changes_hands(pods: Pods) -> None:
 @pytest.mark.parametrize("pod", ["documents", "control", "control-2", "proxy", "hub"])
 def test_sigterm_ends_it_with_success(pods: Pods, pod: str) -> None:
     assert pods.end(pod, signal.SIGTERM) == 0, pods.log(pod)
-
-
-def test_documents_knows_control_by_asking_the_hub(pods: Pods) -> None:
-    """Documents does not hold control's token; what cells printed while no page was open must reach it all the same."""
-    path = "/services/documents/api/v1/files/nobodys/outputs"
-    body = {"runtime_id": "r-aaaaaaaaaaaa", "user": "ada", "ended": False, "executions": []}
-    control = (pods.folder / "secrets" / "control.token").read_text("ascii").strip()
-    for token, status in ((control, 404), (pods.tokens["ada"], 403), ("f" * 64, 403)):
-        reply = requests.post(
-            pods.url + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
-        )
-        assert reply.status_code == status, reply.text
