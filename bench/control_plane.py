@@ -235,7 +235,10 @@ async def restart() -> None:
     for session in SqlLedger(create_engine(service.control_database_url)).live():
         backend.put(session.id, session.user, session.file_id)
     begun = time.monotonic()
-    process = await asyncio.create_subprocess_exec(sys.executable, str(runner), "--state", str(folder))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(runner), "--state", str(folder)),
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+    )
     async with aiohttp.ClientSession() as http:
         while True:
             with suppress(aiohttp.ClientError):
