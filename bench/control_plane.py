@@ -219,7 +219,7 @@ def fill(service: Any) -> None:
 
 
 def control_support_limits() -> Any:
-    from hub.settings import QuotaSettings
+    from hub.quota_settings import QuotaSettings
     from hub.wiring import quota_rules
 
     return quota_rules(QuotaSettings()).base

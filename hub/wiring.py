@@ -15,7 +15,8 @@ from gpu_scheduler.model import ClaimLimits, Kind
 from gpu_scheduler.queue import ClaimQueue
 from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
-from hub.settings import BudgetSettings, QuotaSettings, RuleSettings, Service, Settings, SettingsError
+from hub.quota_settings import BudgetSettings, QuotaSettings, RuleSettings
+from hub.settings import Service, Settings, SettingsError
 from hub.setup.images import PREFIX
 from hub.setup.runtime_environment import environment_for
 from quota.clock import SystemClock

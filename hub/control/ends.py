@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hub.control.views import session_model
-from hub.settings import QuotaSettings
+from hub.quota_settings import QuotaSettings
 from hub.wiring import quota_rules
 from quota import budgets, metering, policy
 from quota.model import Balance, Charge, Denied, Kind, Limits, Moment, Reason, Rules, Session, State, Who

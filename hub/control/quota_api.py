@@ -15,7 +15,7 @@ from hub.control.handlers import ControlHandler
 from hub.control.refusals import as_refusal
 from hub.control.usage import exposition
 from hub.control.views import balance_model, grant_model, iso, limits_model, usage_model
-from hub.settings import QuotaSettings
+from hub.quota_settings import QuotaSettings
 from hub.web.body import only_fields, text_field
 from hub.web.errors import ApiError, bad_request, conflict, not_found, printable
 from quota import budgets, metering

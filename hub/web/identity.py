@@ -99,7 +99,7 @@ class HubIdentity:
 
     async def user_for_token(self, token: str, via: str) -> User | None:
         """Return the owner of a hub token that may use this service, or None. Raise HubUnavailable."""
-        if len(token) > 1024 or not token.isascii() or not token.isprintable():
+        if not _can_be_a_token(token):
             return None
         key = hashlib.sha256(f"{via}:{token}".encode()).hexdigest()
         now = self._clock.boottime()
@@ -119,24 +119,18 @@ class HubIdentity:
 
     async def service_of(self, token: str) -> str | None:
         """Return the name of the hub's service a token belongs to, or None. Raise HubUnavailable."""
-        if len(token) > 1024 or not token.isascii() or not token.isprintable():
+        if not _can_be_a_token(token):
             return None
         key = hashlib.sha256(f"service:{token}".encode()).hexdigest()
         now = self._clock.boottime()
         known = self._services.get(key)
         if known is not None and now - known[1] < STALE_SECONDS:
             return known[0]
-        url = self._settings.hub_api_url.rstrip("/") + "/user"
         try:
-            async with self._client().get(url, headers={"Authorization": f"token {token}"}) as reply:
-                if reply.status in (401, 403, 404):
-                    return None
-                if reply.status != 200:
-                    raise HubUnavailable
-                model = await reply.json()
+            model = await self._owner_of(token)
         except (aiohttp.ClientError, TimeoutError):
             raise HubUnavailable from None
-        if model.get("kind") != "service":
+        if model is None or model.get("kind") != "service":
             return None
         name = str(model["name"])
         self._services = {key: (name, now)}  # one service asks
@@ -148,14 +142,8 @@ class HubIdentity:
             self._known.pop(hashlib.sha256(f"{via}:{token}".encode()).hexdigest(), None)
 
     async def _ask_hub(self, token: str, via: str) -> User | None:
-        url = self._settings.hub_api_url.rstrip("/") + "/user"
-        async with self._client().get(url, headers={"Authorization": f"token {token}"}) as reply:
-            if reply.status in (401, 403, 404):
-                return None
-            if reply.status != 200:
-                raise HubUnavailable
-            model = await reply.json()
-        if model.get("kind") != "user":
+        model = await self._owner_of(token)
+        if model is None or model.get("kind") != "user":
             return None
         scopes = frozenset(model.get("scopes", ()))
         name = self._settings.service_name
@@ -168,6 +156,17 @@ class HubIdentity:
             scopes=scopes,
             groups=frozenset(model.get("groups") or ()),
         )
+
+    async def _owner_of(self, token: str) -> dict[str, Any] | None:
+        """Return the hub's model of a token's owner, None when it knows none. Raise HubUnavailable, aiohttp.ClientError."""
+        url = self._settings.hub_api_url.rstrip("/") + "/user"
+        async with self._client().get(url, headers={"Authorization": f"token {token}"}) as reply:
+            if reply.status in (401, 403, 404):
+                return None
+            if reply.status != 200:
+                raise HubUnavailable
+            model: dict[str, Any] = await reply.json()
+            return model
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -267,6 +266,10 @@ class HubIdentity:
         if token is not None:
             self.forget(token)
         handler.clear_cookie(SESSION_COOKIE, path="/")
+
+
+def _can_be_a_token(text: str) -> bool:
+    return len(text) <= 1024 and text.isascii() and text.isprintable()
 
 
 def bearer_token(handler: web.RequestHandler) -> str | None:

@@ -17,23 +17,19 @@ from typing import Any
 
 from spawner.container import link
 from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, bind_name, describe
-from spawner.description import carried
 from spawner.local import linux
 from spawner.local.wire import NoAnswer, SupervisorGone
 from spawner.model import (
-    Activity,
-    Budget,
     Endpoint,
     EndReason,
     IsolationReport,
     LeftBehind,
-    MountPoint,
     Observed,
     Phase,
-    Resources,
     RuntimeSpec,
 )
 from spawner.ports import BackendError, OnPhase
+from spawner.supervised import Supervised, gone, told
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ class Place:
     supervisor_port: int = SUPERVISOR_PORT
 
 
-class ContainerBackend(ABC):
+class ContainerBackend(Supervised, ABC):
     """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key)."""
 
     name: str
@@ -189,23 +185,23 @@ class ContainerBackend(ABC):
         await self._remove(runtime_id)
 
     async def wait_end(self, runtime_id: str) -> EndReason:
-        told: EndReason | None = None
+        heard: EndReason | None = None
         if not GOOD_ID.fullmatch(runtime_id):
             return LOST
         while True:
             place = await self._find(runtime_id)
             if place is None:
-                return told or LOST
-            if not place.ended and told is None and place.host is not None:
-                told = await self._hear_end(place)
-            if told is None and not place.ended:
+                return heard or LOST
+            if not place.ended and heard is None and place.host is not None:
+                heard = await self._hear_end(place)
+            if heard is None and not place.ended:
                 # The connection broke, but nobody says it has ended: then the engine is asked, and the supervisor again.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STATUS_SECONDS):
                         place = await self._until_ended(runtime_id) or place
                 if not place.ended:
                     continue
-            reason = told or self._dated(place) or LOST
+            reason = heard or self._dated(place) or LOST
             await self._remove(runtime_id)
             return reason
 
@@ -272,38 +268,7 @@ class ContainerBackend(ABC):
         except BackendError:
             return Observed(place.id, place.user, place.file_id, "unknown", None, None)
 
-    async def resources(self, runtime_id: str) -> Resources:
-        return Resources(**await self._call(runtime_id, {"op": "resources"}))
-
-    async def activity(self, runtime_id: str) -> Activity:
-        return Activity(**await self._call(runtime_id, {"op": "activity"}))
-
-    async def logs(self, runtime_id: str) -> str:
-        return str((await self._call(runtime_id, {"op": "logs"}))["text"])
-
     # -- change -----------------------------------------------------------------------------------------------
-
-    async def touch(self, runtime_id: str) -> None:
-        await self._call(runtime_id, {"op": "touch"})
-
-    async def set_limits(
-        self,
-        runtime_id: str,
-        *,
-        max_lifetime_seconds: float,
-        idle_limit_seconds: float,
-        budget: Budget | None = None,
-    ) -> None:
-        request = {
-            "op": "limits",
-            "max_lifetime_seconds": max_lifetime_seconds,
-            "idle_limit_seconds": idle_limit_seconds,
-            "budget": carried(budget),
-        }
-        await self._call(runtime_id, request)
-
-    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
-        await self._call(runtime_id, {"op": "snapshot", "bytes": snapshot_bytes})
 
     async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
         for mounted in await self.mounts(runtime_id):
@@ -325,9 +290,6 @@ class ContainerBackend(ABC):
         if target in mounted:
             await self._unbind(runtime_id, bind_name(target, readonly=mounted[target]))
 
-    async def mounts(self, runtime_id: str) -> list[MountPoint]:
-        return [MountPoint(**m) for m in (await self._call(runtime_id, {"op": "mounts"}))["mounts"]]
-
     # -- what ended ones left: an engine that keeps /content says so itself --------------------------------------
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
@@ -348,14 +310,12 @@ class ContainerBackend(ABC):
     async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
         place = await self._find(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
         if place is None or place.ended or place.host is None:
-            raise BackendError("no_such_runtime", "This runtime is not there any more.")
+            raise gone()
         try:
             answer = await link.call(self._address(place), request)
         except (SupervisorGone, NoAnswer) as error:
             raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
-        if "error" in answer:
-            raise BackendError(answer["error"]["code"], answer["error"]["message"])
-        return answer
+        return told(answer)
 
 
 def _endpoint(place: Place) -> Endpoint:

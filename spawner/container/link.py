@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from spawner.local.wire import MAX_LINE, NoAnswer, SupervisorGone
+from spawner.local.wire import MAX_LINE, SupervisorGone, ask
 
 GREETING_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
@@ -67,22 +67,7 @@ async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 async def call(address: Address, request: dict[str, Any], *, seconds: float = 30.0) -> dict[str, Any]:
     """Ask one thing and return the answer. Raise SupervisorGone, or NoAnswer after `seconds`."""
-    reader, writer = await connect(address)
-    try:
-        async with asyncio.timeout(seconds):
-            writer.write(json.dumps(request).encode() + b"\n")
-            await writer.drain()
-            line = await reader.readline()
-    except TimeoutError:
-        raise NoAnswer(f"no answer in {seconds:g} s") from None
-    except OSError as error:
-        raise SupervisorGone(str(error)) from None
-    finally:
-        writer.close()
-    if not line:
-        raise SupervisorGone("the connection ended without an answer")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+    return await ask(*await connect(address), request, seconds=seconds)
 
 
 async def watch(address: Address) -> AsyncGenerator[dict[str, Any]]:

@@ -22,26 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from quota.clock import SystemClock
-from spawner.description import carried, describe, server_environment
+from spawner.description import describe, server_environment
 from spawner.local import keep, wire
 from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung, choose_rung, report
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
 from spawner.model import (
-    Activity,
-    Budget,
     Endpoint,
     EndReason,
     IsolationReport,
     LeftBehind,
-    MountPoint,
     Observed,
     Phase,
-    Resources,
     RuntimeSpec,
 )
 from spawner.ports import BackendError, OnPhase
+from spawner.supervised import Supervised, gone, told
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +63,7 @@ class _Kept:
     note: Path
 
 
-class LocalBackend:
+class LocalBackend(Supervised):
     """Runtimes below `folder` (DIR/runtimes), in the environment `env` with the layer `code` over it."""
 
     name = "local"
@@ -380,15 +377,6 @@ class LocalBackend:
                 if now - path.stat().st_ctime > KEEP_REASON_SECONDS:
                     keep.forget(path)
 
-    async def resources(self, runtime_id: str) -> Resources:
-        return Resources(**await self._call(runtime_id, {"op": "resources"}))
-
-    async def activity(self, runtime_id: str) -> Activity:
-        return Activity(**await self._call(runtime_id, {"op": "activity"}))
-
-    async def logs(self, runtime_id: str) -> str:
-        return str((await self._call(runtime_id, {"op": "logs"}))["text"])
-
     # -- change -----------------------------------------------------------------------------------------------
 
     async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
@@ -398,38 +386,11 @@ class LocalBackend:
     async def unmount(self, runtime_id: str, *, target: str) -> None:
         await self._call(runtime_id, {"op": "unmount", "target": target})
 
-    async def mounts(self, runtime_id: str) -> list[MountPoint]:
-        return [MountPoint(**m) for m in (await self._call(runtime_id, {"op": "mounts"}))["mounts"]]
-
-    async def touch(self, runtime_id: str) -> None:
-        await self._call(runtime_id, {"op": "touch"})
-
-    async def set_limits(
-        self,
-        runtime_id: str,
-        *,
-        max_lifetime_seconds: float,
-        idle_limit_seconds: float,
-        budget: Budget | None = None,
-    ) -> None:
-        await self._call(
-            runtime_id,
-            {
-                "op": "limits",
-                "max_lifetime_seconds": max_lifetime_seconds,
-                "idle_limit_seconds": idle_limit_seconds,
-                "budget": carried(budget),
-            },
-        )
-
-    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
-        await self._call(runtime_id, {"op": "snapshot", "bytes": snapshot_bytes})
-
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         await self._call(runtime_id, {"op": "status"})
         folder = self._folder_of(runtime_id)
         if folder is None:
-            raise _gone()
+            raise gone()
         try:
             return await asyncio.to_thread(keep.restore, snapshot, folder / "content")
         except (tarfile.TarError, EOFError, zlib.error) as error:
@@ -475,16 +436,14 @@ class LocalBackend:
     async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
         folder = self._folder_of(runtime_id)
         if folder is None:
-            raise _gone()
+            raise gone()
         try:
             answer = await wire.call(folder, request)
         except wire.SupervisorGone:
-            raise _gone() from None
+            raise gone() from None
         except wire.NoAnswer as error:
             raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
-        if "error" in answer:
-            raise BackendError(answer["error"]["code"], answer["error"]["message"])
-        return answer
+        return told(answer)
 
 
 def _executions(path: Path) -> tuple[dict[str, Any], ...]:
@@ -494,7 +453,3 @@ def _executions(path: Path) -> tuple[dict[str, Any], ...]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return ()
     return tuple(e for e in found if isinstance(e, dict)) if isinstance(found, list) else ()
-
-
-def _gone() -> BackendError:
-    return BackendError("no_such_runtime", "This runtime is not there any more.")

@@ -76,7 +76,7 @@ def _fill(layout: Layout, runtime_id: str, key: bytes) -> None:
         if layout.rung is Rung.PLAIN:
             layout.kernels.mkdir(mode=0o700)
             layout.short_kernels.symlink_to(layout.kernels)
-        _stack(layout)
+        stack(layout)
         _put_no_apt(layout.venv / "bin", "its system is shared with the machine and read-only")
 
 
@@ -86,7 +86,7 @@ def _put_no_apt(programs: Path, why: str) -> None:
         (programs / name).chmod(0o755)
 
 
-def _stack(layout: Layout) -> None:
+def stack(layout: Layout) -> None:
     """Make an environment of the runtime's own, stacked on the shared one: what `venv --without-pip` makes, without its wait."""
     layers = [next((layer / "lib").glob("python*")) / "site-packages" for layer in (layout.code, layout.env)]
     version = layers[-1].parent.name

@@ -89,7 +89,13 @@ async def connect(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 async def call(folder: Path, request: dict[str, Any], *, seconds: float = 30.0) -> dict[str, Any]:
     """Ask one thing and return the answer. Raise SupervisorGone, or NoAnswer after `seconds`."""
-    reader, writer = await connect(folder)
+    return await ask(*await connect(folder), request, seconds=seconds)
+
+
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: dict[str, Any], *, seconds: float
+) -> dict[str, Any]:
+    """Ask one thing on a connection, and close it. Raise SupervisorGone, or NoAnswer after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             writer.write(json.dumps(request).encode() + b"\n")

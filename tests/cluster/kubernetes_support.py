@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
 import json
-import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +12,13 @@ from typing import Any
 import pytest
 
 from cluster.harness.cluster import Cluster
-from quota.ticket import mint, runtime_key, supervisor_key
+from quota.ticket import runtime_key, supervisor_key
 from spawner.kubernetes.backend import KubernetesBackend
 from spawner.kubernetes.client import READ_SECONDS, connect
 from spawner.kubernetes.model import Installation
-from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
+from spawner.model import EndReason, Phase, RuntimeSpec, Shape
 from support.archives import NoArchives, image_archives
-from support.kernel import run_cell
+from support.runtimes import Started, a_spec
 
 MASTER = b"m" * 32
 IMAGE = "docker.io/local/minicolab-runtime:minimal"
@@ -46,27 +42,10 @@ def have_runtime_image(cluster: Cluster) -> None:
 
 
 @dataclass
-class Runtime:
+class Runtime(Started):
     """A started runtime."""
 
-    spec: RuntimeSpec
-    endpoint: Endpoint
     told: list[tuple[Phase, str]]
-
-    @property
-    def id(self) -> str:
-        return self.spec.id
-
-    @property
-    def url(self) -> str:
-        return self.endpoint.url + self.spec.base_url
-
-    def ticket(self) -> str:
-        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
-
-    async def run(self, code: str) -> str:
-        """Run a cell on a new kernel and return what it printed."""
-        return await asyncio.to_thread(run_cell, self.url, self.ticket(), code)
 
 
 @dataclass
@@ -85,25 +64,9 @@ class Bench:
         return self.installation.namespace
 
     def spec(self, user: str = "ada", **changes: Any) -> RuntimeSpec:
-        runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
-        runtime_id = changes.pop("id", runtime_id)
-        self.started.append(runtime_id)
-        spec = RuntimeSpec(
-            id=runtime_id,
-            user=user,
-            file_id="f-1",
-            base_url=f"/user/{user}/{runtime_id}/",
-            shape=SMALL,
-            accelerator="NONE",
-            devices=(),
-            max_lifetime_seconds=600.0,
-            idle_limit_seconds=300.0,
-            ticket_key=runtime_key(MASTER, runtime_id),
-            allow_origin="http://localhost:1",
-            control_url="http://127.0.0.1:1/",
-            public_control_url="http://localhost:1/services/control/",
-        )
-        return replace(spec, **changes)
+        spec = a_spec(user, **{"shape": SMALL, **changes})
+        self.started.append(spec.id)
+        return replace(spec, ticket_key=runtime_key(MASTER, spec.id))
 
     async def start(self, user: str = "ada", **changes: Any) -> Runtime:
         return await self.start_spec(self.spec(user, **changes))

@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
-import secrets
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from quota.ticket import mint
 from spawner.environment import RuntimeEnvironment
 from spawner.local.backend import LocalBackend
 from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung
-from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
-from support.kernel import run_cell
-from support.patience import PATIENCE
+from spawner.model import EndReason, Phase, RuntimeSpec
+from support.runtimes import Started, a_spec
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
-SMALL = Shape("SMALL", 1 << 30, 1.0, 200)
 
 
 @dataclass
-class Runtime:
+class Runtime(Started):
     """A started runtime."""
 
-    spec: RuntimeSpec
-    endpoint: Endpoint
     phases: list[Phase]
     folder: Path
-
-    @property
-    def id(self) -> str:
-        return self.spec.id
-
-    @property
-    def url(self) -> str:
-        return self.endpoint.url + self.spec.base_url
-
-    def ticket(self) -> str:
-        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
-
-    async def run(self, code: str, *, timeout: float = PATIENCE) -> str:
-        """Run a cell on a new kernel and return what it printed."""
-        return await asyncio.to_thread(run_cell, self.url, self.ticket(), code, timeout=timeout)
 
     def path(self, below_content: str) -> str:
         """Return where code inside finds a file of its working folder."""
@@ -71,23 +48,7 @@ class Bench:
     started: list[Runtime] = field(default_factory=list)
 
     def spec(self, user: str = "ada", **changes: object) -> RuntimeSpec:
-        runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
-        spec = RuntimeSpec(
-            id=runtime_id,
-            user=user,
-            file_id="f-1",
-            base_url=f"/user/{user}/{runtime_id}/",
-            shape=SMALL,
-            accelerator="NONE",
-            devices=(),
-            max_lifetime_seconds=600.0,
-            idle_limit_seconds=300.0,
-            ticket_key=secrets.token_bytes(32),
-            allow_origin="http://localhost:1",
-            control_url="http://127.0.0.1:1/",
-            public_control_url="http://localhost:1/services/control/",
-        )
-        return replace(spec, **changes)  # type: ignore[arg-type]
+        return a_spec(user, **changes)
 
     async def start(self, user: str = "ada", **changes: object) -> Runtime:
         spec = self.spec(user, **changes)

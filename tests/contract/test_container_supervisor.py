@@ -6,12 +6,10 @@ The supervisor is the first process there, as in a container; what an engine add
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -26,13 +24,14 @@ from spawner.container import link
 from spawner.container.backend import ContainerBackend, Place
 from spawner.container.spec import describe
 from spawner.environment import RuntimeEnvironment
-from spawner.local.launch import _stack
+from spawner.local.launch import stack
 from spawner.local.sandbox import Layout, Rung
 from spawner.local.wire import SupervisorGone
-from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec, Shape
+from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 from support.kernel import run_cell
 from support.patience import PATIENCE, Stopwatch
+from support.runtimes import a_spec
 
 MASTER = b"m" * 32
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
@@ -71,7 +70,7 @@ class BubblewrapBackend(ContainerBackend):
         key = supervisor_key(MASTER, spec.id)
         told = describe(spec, key, server_port=ports[0], supervisor_port=ports[1])
         layout = Layout(folder, self._env.env, self._env.code, Path(sys.base_prefix), Rung.PLAIN)
-        _stack(layout)
+        stack(layout)
         binds = [
             ("content", "/content"),
             ("run", "/run"),
@@ -170,26 +169,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def a_spec(**changes: object) -> RuntimeSpec:
-    runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
-    spec = RuntimeSpec(
-        id=runtime_id,
-        user="ada",
-        file_id="f-1",
-        base_url=f"/user/ada/{runtime_id}/",
-        shape=Shape("SMALL", 1 << 30, 1.0, 200),
-        accelerator="NONE",
-        devices=(),
-        max_lifetime_seconds=600.0,
-        idle_limit_seconds=300.0,
-        ticket_key=secrets.token_bytes(32),
-        allow_origin="http://localhost:1",
-        control_url="http://127.0.0.1:1/",
-        public_control_url="http://localhost:1/services/control/",
-    )
-    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture

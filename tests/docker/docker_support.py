@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hub.setup.images import image_called
-from quota.ticket import mint, supervisor_key
+from quota.ticket import supervisor_key
 from spawner.docker.backend import DockerBackend
 from spawner.docker.containers import ContainerSettings, container_name
-from spawner.model import Endpoint, EndReason, Phase, RuntimeSpec, Shape
+from spawner.model import EndReason, Phase, RuntimeSpec
 from support.docker_engine import Engine
-from support.kernel import run_cell
-from support.patience import PATIENCE
+from support.runtimes import Started, a_spec
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
-SMALL = Shape("SMALL", 1 << 30, 1.0, 200)
 MASTER = b"m" * 32
 
 
 @dataclass
-class Runtime:
+class Runtime(Started):
     """A started runtime. `phases` and `sentences` are what its start told."""
 
-    spec: RuntimeSpec
-    endpoint: Endpoint
     phases: list[Phase]
     sentences: list[str]
     container: str
-
-    @property
-    def id(self) -> str:
-        return self.spec.id
-
-    @property
-    def url(self) -> str:
-        return self.endpoint.url + self.spec.base_url
-
-    def ticket(self) -> str:
-        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
-
-    async def run(self, code: str, *, timeout: float = PATIENCE) -> str:
-        """Run a cell on a new kernel and return what it printed."""
-        return await asyncio.to_thread(run_cell, self.url, self.ticket(), code, timeout=timeout)
 
 
 @dataclass
@@ -62,23 +40,7 @@ class Bench:
     started: list[Runtime] = field(default_factory=list)
 
     def spec(self, user: str = "ada", **changes: object) -> RuntimeSpec:
-        runtime_id = "r-" + base64.b32encode(secrets.token_bytes(8)).decode().lower()[:12]
-        spec = RuntimeSpec(
-            id=runtime_id,
-            user=user,
-            file_id="f-1",
-            base_url=f"/user/{user}/{runtime_id}/",
-            shape=SMALL,
-            accelerator="NONE",
-            devices=(),
-            max_lifetime_seconds=600.0,
-            idle_limit_seconds=300.0,
-            ticket_key=secrets.token_bytes(32),
-            allow_origin="http://localhost:1",
-            control_url="http://host.docker.internal:1/",
-            public_control_url="http://localhost:1/services/control/",
-        )
-        return replace(spec, **changes)  # type: ignore[arg-type]
+        return a_spec(user, **{"control_url": "http://host.docker.internal:1/", **changes})
 
     async def start(self, user: str = "ada", **changes: object) -> Runtime:
         return await self.start_spec(self.spec(user, **changes))
