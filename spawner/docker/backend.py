@@ -14,8 +14,6 @@ import logging
 import os
 import re
 import sys
-import tarfile
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,6 +28,7 @@ from spawner.container.backend import GOOD_ID, LOST, ContainerBackend, Place
 from spawner.docker import bind, containers
 from spawner.docker.containers import ContainerSettings, container_arguments, container_name, is_ours
 from spawner.docker.engine import Engine, Unreachable
+from spawner.ended import CONTENT, NOTE, Ended, restore
 from spawner.local import keep
 from spawner.local.remove import StillMounted, remove_tree
 from spawner.model import EndReason, IsolationReport, LeftBehind, Observed, Phase, RuntimeSpec
@@ -37,7 +36,6 @@ from spawner.ports import BackendError, OnPhase
 
 log = logging.getLogger(__name__)
 
-KEEP_REASON_SECONDS = 7 * 24 * 3600.0
 LOOK_SECONDS = 0.05  # a folder's lock can not be awaited
 ENGINE_AGAIN_SECONDS = 0.5
 LAST_LINES = 50
@@ -64,6 +62,7 @@ class DockerBackend(ContainerBackend):
     ) -> None:
         super().__init__(supervisor_key)
         self._folder, self._settings, self._pull = folder, settings, pull
+        self._left = Ended(folder / ".ended")
         self._engine = Engine(url)
         self._shift: int | None = None
 
@@ -128,7 +127,7 @@ class DockerBackend(ContainerBackend):
     async def _abandon(self, runtime_id: str) -> None:
         """Leave nothing of a start that failed or was given up."""
         await self._remove(runtime_id)
-        self._left_reason(runtime_id)
+        await self._left.forget(runtime_id)
 
     async def _have_image(self, on_phase: OnPhase) -> None:
         image = self._settings.image
@@ -201,7 +200,8 @@ class DockerBackend(ContainerBackend):
         except (BackendError, asyncio.CancelledError) as error:
             if _is_taken(error) or not GOOD_ID.fullmatch(spec.id):
                 raise
-            left = self._left_reason(spec.id)  # this start's caller is told, nobody later
+            left = self._left.reason(spec.id)
+            await self._left.forget(spec.id)  # this start's caller is told, nobody later
             if left is not None and isinstance(error, BackendError) and error.code == "start_failed":
                 # Somebody else may have put the container away before we could look.
                 raise BackendError(left.code, left.message) from error
@@ -272,7 +272,7 @@ class DockerBackend(ContainerBackend):
 
     async def list_all(self) -> list[Observed]:
         """Return the living; what has ended or lost its container is put away."""
-        self._forget_old_reasons()
+        self._left.forget_old()
         places = await self._list()
         known = {place.id for place in places}
         for place in places:
@@ -324,7 +324,7 @@ class DockerBackend(ContainerBackend):
             except Unreachable:
                 await asyncio.sleep(ENGINE_AGAIN_SECONDS)  # it lives on without its engine
                 continue
-            left = self._left_reason(runtime_id)
+            left = self._left.reason(runtime_id)
             return left if left is not None and reason == LOST else reason
 
     async def _remove(self, runtime_id: str) -> None:
@@ -374,24 +374,16 @@ class DockerBackend(ContainerBackend):
         """Keep why a runtime ended for a control that was not there, and /content when its user wants it."""
         reason = self._dated(place) or CRASHED
         with contextlib.suppress(OSError):
-            ended = self._ended()
-            draft = ended / f".{place.id}"
-            told = {
-                "id": place.id,
-                "code": reason.code,
-                "message": reason.message,
-                "boottime": reason.boottime,
-            }
-            draft.write_text(json.dumps(told), "utf-8")
-            draft.replace(ended / f"{place.id}.json")
+            self._left.put_reason(place.id, reason)
         most_bytes = self._snapshot_bytes(found)
         if most_bytes <= 0 or not await self._was_ready(found):
             return
         with contextlib.suppress(OSError):
-            content, kept = self._folder / place.id / "content", self._ended() / f"{place.id}.content"
+            self._left.make()
+            content, kept = self._folder / place.id / "content", self._left.path(place.id, CONTENT)
             why_not = await asyncio.to_thread(keep.set_aside, content, kept, most_bytes)
             if why_not:
-                kept.with_suffix(".note").write_text(why_not, "utf-8")
+                self._left.path(place.id, NOTE).write_text(why_not, "utf-8")
 
     async def _was_ready(self, found: dict[str, Any]) -> bool:
         lines = await self._engine.log_lines(found["Id"], LAST_LINES)
@@ -408,28 +400,6 @@ class DockerBackend(ContainerBackend):
             remove_tree(self._folder / runtime_id)
         except StillMounted as error:
             raise BackendError("stop_failed", f"Runtime {runtime_id} can not be removed: {error}.") from error
-
-    def _ended(self) -> Path:
-        ended = self._folder / ".ended"
-        ended.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ended
-
-    def _left_reason(self, runtime_id: str) -> EndReason | None:
-        """Return the reason that was kept, and take it away."""
-        path = self._folder / ".ended" / f"{runtime_id}.json"
-        try:
-            data = json.loads(path.read_text("utf-8"))
-            path.unlink(missing_ok=True)
-            return EndReason(data["code"], data["message"], data.get("boottime"))
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def _forget_old_reasons(self) -> None:
-        now = SystemClock().now().timestamp()
-        for path in (self._folder / ".ended").glob("*"):
-            with contextlib.suppress(OSError):
-                if now - path.stat().st_ctime > KEEP_REASON_SECONDS:
-                    keep.forget(path)
 
     # -- drives -----------------------------------------------------------------------------------------------
 
@@ -471,34 +441,14 @@ class DockerBackend(ContainerBackend):
 
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         await self._call(runtime_id, {"op": "status"})
-        content, owner = self._folder / runtime_id / "content", await self._owner()
-        try:
-            return await asyncio.to_thread(keep.restore, snapshot, content, owner)
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise BackendError("bad_snapshot", f"The snapshot can not be read: {error}.") from error
-        except OSError as error:
-            raise BackendError(
-                "restore_failed", f"The snapshot was not restored: {error.strerror}."
-            ) from error
+        return await restore(snapshot, self._folder / runtime_id / "content", await self._owner())
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        if not GOOD_ID.fullmatch(runtime_id):
-            return None
-        place, archive, note = self._kept(runtime_id)
-        if archive.exists() or place.exists():
-            return LeftBehind((), await asyncio.to_thread(keep.pack, place, archive))
-        try:
-            return LeftBehind((), None, note.read_text("utf-8"))
-        except OSError:
-            return None
+        return await self._left.left_behind(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
 
     async def forget(self, runtime_id: str) -> None:
         if GOOD_ID.fullmatch(runtime_id):
-            await asyncio.to_thread(keep.forget, *self._kept(runtime_id))
-
-    def _kept(self, runtime_id: str) -> tuple[Path, Path, Path]:
-        ended = self._folder / ".ended"
-        return tuple(ended / f"{runtime_id}{suffix}" for suffix in (".content", ".tar.gz", ".note"))  # type: ignore[return-value]
+            await self._left.forget(runtime_id)
 
 
 async def _lock(fd: int) -> None:

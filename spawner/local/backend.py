@@ -15,15 +15,12 @@ import re
 import shutil
 import signal
 import sys
-import tarfile
-import zlib
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from quota.clock import SystemClock
 from spawner.description import describe, server_environment
-from spawner.local import keep, wire
+from spawner.ended import Ended, restore
+from spawner.local import wire
 from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung, choose_rung, report
 from spawner.local.remove import clean
@@ -47,20 +44,8 @@ STATUS_SECONDS = 5.0
 END_SECONDS = 30.0  # on top of the grace: how long an end may take before the supervisor itself is killed
 LAST_BREATH_SECONDS = 5.0  # from the end of its connection to the end of a supervisor
 LOOK_SECONDS = 0.02  # a folder's lock can not be awaited
-KEEP_REASON_SECONDS = 7 * 24 * 3600.0
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LOST = EndReason("lost", "The machine disappeared without saying why.")
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Where what an ended runtime left lies, as far as it left anything."""
-
-    reason: Path
-    executions: Path
-    content: Path
-    archive: Path
-    note: Path
 
 
 class LocalBackend(Supervised):
@@ -78,6 +63,7 @@ class LocalBackend(Supervised):
         allow_plain_multiuser: bool = False,
     ) -> None:
         self._folder = folder
+        self._ended = Ended(folder / ".ended")
         self._env = env
         self._code = code
         self._wanted = isolation
@@ -282,7 +268,7 @@ class LocalBackend(Supervised):
                 reason = await self._watch(folder) or reason
             except wire.SupervisorGone:
                 await asyncio.sleep(LOOK_SECONDS)
-        return self._left_reason(runtime_id) or reason or LOST
+        return self._ended.reason(runtime_id) or reason or LOST
 
     async def _watch(self, folder: Path) -> EndReason | None:
         """Wait for the end of the supervisor; return the reason it tells. Raise SupervisorGone when it is not there."""
@@ -304,14 +290,6 @@ class LocalBackend(Supervised):
                 await wire.ended(process, seconds=LAST_BREATH_SECONDS)
                 os.close(process)
         return reason
-
-    def _left_reason(self, runtime_id: str) -> EndReason | None:
-        """Return the reason a supervisor left behind; it stays until it is forgotten."""
-        try:
-            data = json.loads(self._kept(runtime_id).reason.read_text("utf-8"))
-            return EndReason(data["code"], data["message"], data.get("boottime"))
-        except (OSError, ValueError, KeyError):
-            return None
 
     async def _sweep(self, runtime_id: str) -> bool:
         """Remove what is left of a runtime whose supervisor is gone; return whether nothing is left of it."""
@@ -355,7 +333,7 @@ class LocalBackend(Supervised):
     async def list_all(self) -> list[Observed]:
         if not self._folder.is_dir():
             return []
-        self._forget_old_reasons()
+        self._ended.forget_old()
         names = [p.name for p in self._folder.iterdir() if p.is_dir() and p.name != ".ended"]
         looks = await asyncio.gather(*(self._observe_or_sweep(name) for name in names))
         return [observed for observed in looks if observed is not None]
@@ -369,13 +347,6 @@ class LocalBackend(Supervised):
         except BackendError as error:
             log.error("runtime %s: %s", name, error)
             return None
-
-    def _forget_old_reasons(self) -> None:
-        now = SystemClock().now().timestamp()
-        for path in (self._folder / ".ended").glob("*"):
-            with contextlib.suppress(OSError):
-                if now - path.stat().st_ctime > KEEP_REASON_SECONDS:
-                    keep.forget(path)
 
     # -- change -----------------------------------------------------------------------------------------------
 
@@ -391,42 +362,16 @@ class LocalBackend(Supervised):
         folder = self._folder_of(runtime_id)
         if folder is None:
             raise gone()
-        try:
-            return await asyncio.to_thread(keep.restore, snapshot, folder / "content")
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise BackendError("bad_snapshot", f"The snapshot can not be read: {error}.") from error
-        except OSError as error:
-            raise BackendError(
-                "restore_failed", f"The snapshot was not restored: {error.strerror}."
-            ) from error
+        return await restore(snapshot, folder / "content")
 
     # -- what ended ones left ---------------------------------------------------------------------------------
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        if not GOOD_ID.fullmatch(runtime_id):
-            return None
-        kept = self._kept(runtime_id)
-        if not any(path.exists() for path in astuple(kept)):
-            return None
-        executions = await asyncio.to_thread(_executions, kept.executions)
-        if kept.archive.exists() or kept.content.exists():
-            return LeftBehind(executions, await asyncio.to_thread(keep.pack, kept.content, kept.archive))
-        note = kept.note.read_text("utf-8") if kept.note.exists() else ""
-        return LeftBehind(executions, None, note)
+        return await self._ended.left_behind(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
 
     async def forget(self, runtime_id: str) -> None:
         if GOOD_ID.fullmatch(runtime_id):
-            await asyncio.to_thread(keep.forget, *astuple(self._kept(runtime_id)))
-
-    def _kept(self, runtime_id: str) -> _Kept:
-        ended = self._folder / ".ended"
-        return _Kept(
-            reason=ended / f"{runtime_id}.json",
-            executions=ended / f"{runtime_id}.executions.json",
-            content=ended / f"{runtime_id}.content",
-            archive=ended / f"{runtime_id}.tar.gz",
-            note=ended / f"{runtime_id}.note",
-        )
+            await self._ended.forget(runtime_id)
 
     def _folder_of(self, runtime_id: str) -> Path | None:
         """Return the folder of a runtime there is, None for a name that can not be one's."""
@@ -444,12 +389,3 @@ class LocalBackend(Supervised):
         except wire.NoAnswer as error:
             raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
         return told(answer)
-
-
-def _executions(path: Path) -> tuple[dict[str, Any], ...]:
-    """Return the executions a runtime's server left: its user's code may have written them, so they may be anything."""
-    try:
-        found = json.loads(path.read_bytes())["executions"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return ()
-    return tuple(e for e in found if isinstance(e, dict)) if isinstance(found, list) else ()

@@ -320,12 +320,14 @@ async def test_a_server_that_is_killed_for_memory_says_so(bench: Bench) -> None:
 # -- ends -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_stopped_runtime_leaves_nothing_and_tells_its_reason_once(bench: Bench) -> None:
+async def test_a_stopped_runtime_leaves_nothing_but_its_reason_until_that_is_forgotten(bench: Bench) -> None:
     runtime = await bench.start()
     end = await watching(bench, runtime)
     await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=3.0)
     assert await end == STOPPED
     assert bench.leftovers() == []
+    assert await bench.backend.wait_end(runtime.id) == STOPPED
+    await bench.backend.forget(runtime.id)
     assert (await bench.backend.wait_end(runtime.id)).code == "lost"
 
 
