@@ -23,8 +23,8 @@ from spawner.model import Budget, EndReason, MountPoint, Phase, Shape
 from spawner.ports import BackendError
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
+from support.runtimes import SMALL
 from tests.contract.contract_support import (
-    SMALL,
     STOPPED,
     Bench,
     Runtime,
