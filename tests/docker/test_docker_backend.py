@@ -523,6 +523,10 @@ async def test_content_is_kept_for_who_wants_it_and_put_into_a_later_runtime(eit
     await asyncio.gather(
         *(bench.backend.stop(r.id, reason=STOPPED, grace_seconds=1.0) for r in (runtime, unwanted))
     )
+    nothing = await bench.backend.left_behind(unwanted.id)  # but its reason
+    assert nothing is not None
+    assert (nothing.snapshot, nothing.snapshot_note, nothing.executions) == (None, "", ())
+    await bench.backend.forget(unwanted.id)
     assert await bench.backend.left_behind(unwanted.id) is None
     left = await bench.backend.left_behind(runtime.id)
     assert left is not None
