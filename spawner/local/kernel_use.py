@@ -59,6 +59,7 @@ class Kernel:
     process: int
     executions: Executions = field(default_factory=Executions)
     heard: bool = False
+    answered: bool = False
     asked: str = ""  # the question whose answer is awaited
     computed: tuple[float, float] | None = None  # when we looked, and the processor's seconds until then
     computes: bool = False
@@ -98,15 +99,16 @@ class KernelUse:
                     with contextlib.suppress(OSError):
                         watch = linux.watch_folder(str(self._run / KERNELS))
                         loop.add_reader(watch, came.set)
-                self._look_for_kernels()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0 if watch is None else 15.0):
-                        await came.wait()
-                await asyncio.sleep(AGAIN_SECONDS)  # a flood of files is one
                 came.clear()
                 if watch is not None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(watch, 1 << 16)
+                # At once: a kernel may come, run a cell and go within a moment.
+                self._look_for_kernels()
+                await asyncio.sleep(AGAIN_SECONDS)  # a flood of files is one
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0 if watch is None else 15.0):
+                        await came.wait()
         finally:
             if watch is not None:
                 loop.remove_reader(watch)
@@ -156,6 +158,10 @@ class KernelUse:
         listening = asyncio.create_task(self._listen_again_and_again(kernel))
         try:
             await ended.wait()
+            if not kernel.answered:
+                self._last = (
+                    linux.boottime()
+                )  # it came and went before we could listen: it was somebody's use
             self.used_at()
         finally:
             loop.remove_reader(kernel.process)
@@ -236,6 +242,9 @@ class KernelUse:
         kernel.heard = True
         if kernel.asked and str(parent.get("msg_id")).startswith(kernel.asked):
             kernel.asked = ""
+            if not kernel.answered:
+                # It has been started since we looked last, and may have run a cell before we heard it.
+                kernel.answered, self._last = True, linux.boottime()
         if kernel.executions.heard(header, parent, content):
             self._last = linux.boottime()
 

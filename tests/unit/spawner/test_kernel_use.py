@@ -212,6 +212,34 @@ async def test_a_cell_that_began_before_anybody_listened_is_use_until_it_ends(ke
     assert not await looks(kernels.use)
 
 
+async def test_a_kernel_that_answers_at_once_may_have_run_a_cell_before(kernels: Kernels) -> None:
+    """Its cell is over before anybody listened; that it was started since is use all the same, once."""
+    kernel = kernels.start(ANSWERS, str(kernels.describe(1, shell_port=1)), KEY)
+    began = linux.boottime()
+    await tell_unanswered(kernel)
+    await until_async(lambda: kernels.use.used_at() >= began)
+    await until_async(lambda: not kernels.use.busy)
+    last = kernels.use.used_at()
+    assert not await looks(kernels.use) and kernels.use.used_at() == last
+
+
+async def test_a_kernel_that_came_and_went_before_anybody_could_listen_was_used(kernels: Kernels) -> None:
+    began = linux.boottime()
+    kernel = await kernels.sitting(str(kernels.describe(1)))
+    assert kernels.use.used_at() == -1
+    kernel.kill()
+    await until_async(lambda: kernels.use.used_at() >= began)
+
+
+async def tell_unanswered(kernel: subprocess.Popen[str]) -> None:
+    """Let a kernel end its first cell as soon as it can."""
+    assert kernel.stdin is not None and kernel.stdout is not None
+    kernel.stdin.write("end\n")
+    kernel.stdin.flush()
+    for said in ("bound\n", "did end\n"):
+        assert await asyncio.to_thread(kernel.stdout.readline) == said
+
+
 async def test_words_signed_with_another_key_are_not_believed(kernels: Kernels) -> None:
     kernel = await kernels.kernel(key="x" * 32)
     await tell(kernel, "subscribed")
