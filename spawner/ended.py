@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quota.clock import SystemClock
-from spawner.local import keep
+from spawner import keep
 from spawner.model import EndReason, LeftBehind
 from spawner.ports import BackendError
 

@@ -14,6 +14,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+# What apt and pip need of root's power, inside the user namespace only.
+KEPT_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SYS_CHROOT",
+    "NET_BIND_SERVICE",
+)
+
 
 class Phase(StrEnum):
     """How far the start of a runtime has come, in order."""

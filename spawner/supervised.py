@@ -11,7 +11,7 @@ from spawner.ports import BackendError
 
 
 class Supervised(ABC):
-    """The part of a RuntimeBackend that is nothing but requests (spawner.local.life answers them)."""
+    """The part of a RuntimeBackend that is nothing but requests (spawner.supervisor.life answers them)."""
 
     @abstractmethod
     async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from typing import Any
 
 from spawner.container import link
 from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, bind_name, describe
-from spawner.local import linux
-from spawner.local.wire import NoAnswer, SupervisorGone
 from spawner.model import (
     Endpoint,
     EndReason,
@@ -30,6 +28,8 @@ from spawner.model import (
 )
 from spawner.ports import BackendError, OnPhase
 from spawner.supervised import Supervised, gone, told
+from spawner.supervisor import linux
+from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
 log = logging.getLogger(__name__)
 

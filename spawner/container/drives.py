@@ -9,7 +9,7 @@ import select
 import time
 from pathlib import Path
 
-from spawner.local.drives import Drives, Refused
+from spawner.supervisor.drives import Drives, Refused
 
 ARRIVE_SECONDS = 20.0
 _NAME = re.compile(r"[0-9a-f]{12}")

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from spawner.local.wire import MAX_LINE, SupervisorGone, ask
+from spawner.supervisor.wire import MAX_LINE, SupervisorGone, ask
 
 GREETING_SECONDS = 10.0
 CONNECT_SECONDS = 5.0

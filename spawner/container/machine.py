@@ -24,12 +24,12 @@ from typing import IO, Any
 from spawner.container import link
 from spawner.container.drives import LinkedDrives
 from spawner.container.spec import DRIVES
-from spawner.local import linux, processes, wire
-from spawner.local.drives import Drives
-from spawner.local.limits import CGROUP_ROOT, Groups
-from spawner.local.machine import Serve
-from spawner.local.watchdog import Watchdog
 from spawner.model import Shape
+from spawner.supervisor import linux, processes, wire
+from spawner.supervisor.drives import Drives
+from spawner.supervisor.limits import CGROUP_ROOT, Groups
+from spawner.supervisor.machine import Serve
+from spawner.supervisor.watchdog import Watchdog
 
 LOG_LINES, LOG_LINE_BYTES, LOG_BYTES = 2000, 4096, 64 * 1024
 OOM_SCORE_ADJUSTMENT = "500"  # when memory ends, a program of the user's goes before the supervisor

@@ -15,8 +15,8 @@ from typing import Any
 
 from spawner.container.machine import Container, Places
 from spawner.container.spec import VARIABLE
-from spawner.local import linux
-from spawner.local.life import live
+from spawner.supervisor import linux
+from spawner.supervisor.life import live
 
 
 def say(event: dict[str, Any]) -> None:

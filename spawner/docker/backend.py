@@ -24,15 +24,15 @@ from typing import Any
 from docker.errors import APIError
 
 from quota.clock import SystemClock
+from spawner import keep
 from spawner.container.backend import GOOD_ID, LOST, ContainerBackend, Place
 from spawner.docker import bind, containers
 from spawner.docker.containers import ContainerSettings, container_arguments, container_name, is_ours
 from spawner.docker.engine import Engine, Unreachable
 from spawner.ended import CONTENT, NOTE, Ended, restore
-from spawner.local import keep
-from spawner.local.remove import StillMounted, remove_tree
 from spawner.model import EndReason, IsolationReport, LeftBehind, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
+from spawner.remove_tree import StillMounted, remove_tree
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spawner.container.spec import DRIVES
-from spawner.local import linux
+from spawner.supervisor import linux
 
 MAPPED_IDS = 65536
 

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from spawner.container.spec import DRIVES, VARIABLE
-from spawner.local.sandbox import KEPT_CAPABILITIES
-from spawner.model import RuntimeSpec
+from spawner.model import KEPT_CAPABILITIES, RuntimeSpec
 
 MANAGED_BY, INSTALLATION = "app.kubernetes.io/managed-by", "minicolab.dev/installation"
 RUNTIME, USER, FILE = "minicolab.dev/runtime", "minicolab.dev/user", "minicolab.dev/file"

@@ -20,8 +20,6 @@ from typing import Any
 
 from spawner.description import describe, server_environment
 from spawner.ended import Ended, restore
-from spawner.local import wire
-from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung, choose_rung, report
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
@@ -36,6 +34,8 @@ from spawner.model import (
 )
 from spawner.ports import BackendError, OnPhase
 from spawner.supervised import Supervised, gone, told
+from spawner.supervisor import wire
+from spawner.supervisor.limits import find_groups
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spawner.local import linux, processes
 from spawner.local.sandbox import (
     CONFIGURATION,
     HIDDEN,
@@ -30,6 +29,7 @@ from spawner.local.sandbox import (
     Rung,
     bubblewrap,
 )
+from spawner.supervisor import linux, processes
 
 TOP_FOLDERS = ("/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 # When the whole machine is short of memory, a runtime goes before the services do.

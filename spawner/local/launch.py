@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spawner.local import keeper, linux
-from spawner.local.limits import Groups, make_groups
+from spawner.local import keeper
 from spawner.local.sandbox import Layout, Rung, environment, no_apt
-from spawner.local.wire import SPEC
 from spawner.model import Shape
+from spawner.supervisor import linux
+from spawner.supervisor.limits import Groups, make_groups
+from spawner.supervisor.wire import SPEC
 
 SAMPLE_DATA = Path(__file__).with_name("sample_data")
 

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from spawner.local import linux
-from spawner.local.limits import CONTROLLERS, what_can_be_limited
 from spawner.local.sandbox import Rung
 from spawner.model import IsolationReport
+from spawner.supervisor import linux
+from spawner.supervisor.limits import CONTROLLERS, what_can_be_limited
 
 TRY_SECONDS = 20
 

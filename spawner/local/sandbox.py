@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from spawner.model import KEPT_CAPABILITIES
+
 
 class Rung(StrEnum):
     """A rung of the ladder, best first."""
@@ -56,18 +58,6 @@ HIDDEN_PROC = (
     "sysrq-trigger",
     "timer_list",
     "vmallocinfo",
-)
-# What apt and pip need of root's power, inside the user namespace only.
-KEPT_CAPABILITIES = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SYS_CHROOT",
-    "NET_BIND_SERVICE",
 )
 
 

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spawner.local import keep, processes, safe_read, wire
-from spawner.local.drives import Drives
+from spawner import keep
 from spawner.local.launch import Launched
-from spawner.local.machine import Serve
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
-from spawner.local.watchdog import KILLED_SECONDS, Watchdog
+from spawner.supervisor import processes, safe_read, wire
+from spawner.supervisor.drives import Drives
+from spawner.supervisor.machine import Serve
+from spawner.supervisor.watchdog import KILLED_SECONDS, Watchdog
 
 KILL_SECONDS = 10.0
 LOG_BYTES = 64 * 1024

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spawner.local.launch import launch
-from spawner.local.remove import StillMounted, remove_tree
+from spawner.remove_tree import StillMounted, remove_tree
 
 
 def say(event: dict[str, Any]) -> None:
@@ -46,8 +46,8 @@ def main() -> int:
             remove_tree(folder)
         return 1
     say({"event": "phase", "phase": "server"})
-    from spawner.local.life import live
     from spawner.local.sandboxed import Sandboxed
+    from spawner.supervisor.life import live
 
     return live(Sandboxed(launched), say)
 

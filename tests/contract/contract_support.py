@@ -13,9 +13,9 @@ import pytest
 
 from spawner.environment import RuntimeEnvironment
 from spawner.local.backend import LocalBackend
-from spawner.local.limits import find_groups
 from spawner.local.probe import NoRung
 from spawner.model import EndReason, Phase, RuntimeSpec
+from spawner.supervisor.limits import find_groups
 from support.runtimes import Started, a_spec
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")

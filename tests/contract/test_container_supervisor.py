@@ -26,9 +26,9 @@ from spawner.container.spec import describe
 from spawner.environment import RuntimeEnvironment
 from spawner.local.launch import stack
 from spawner.local.sandbox import Layout, Rung
-from spawner.local.wire import SupervisorGone
 from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
+from spawner.supervisor.wire import SupervisorGone
 from support.kernel import run_cell
 from support.patience import PATIENCE, Stopwatch
 from support.runtimes import a_spec

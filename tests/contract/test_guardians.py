@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from spawner.local import linux, processes, watchdog, wire
 from spawner.local.backend import LocalBackend
+from spawner.supervisor import linux, processes, watchdog, wire
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
 from tests.contract.contract_support import STOPPED, Bench, Runtime, command_of, leftovers, watching

@@ -17,10 +17,10 @@ import pytest
 import requests
 
 from spawner.environment import RuntimeEnvironment
-from spawner.local import wire
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget, EndReason, MountPoint, Phase, Shape
 from spawner.ports import BackendError
+from spawner.supervisor import wire
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
 from support.runtimes import SMALL

@@ -12,9 +12,9 @@ import pytest
 import requests
 
 from spawner.container import link
-from spawner.local.wire import SupervisorGone
 from spawner.model import Budget, EndReason, MountPoint, Phase, Shape
 from spawner.ports import BackendError
+from spawner.supervisor.wire import SupervisorGone
 from support.docker_engine import Engine
 from support.patience import PATIENCE, Stopwatch, until_async
 from tests.docker.docker_support import STOPPED, Bench, Runtime

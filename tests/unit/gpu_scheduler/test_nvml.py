@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spawner.local import gpu_use
+from spawner.supervisor import gpu_use
 
 READ = (
     "import dataclasses, json; from gpu_scheduler.nvml import NvmlInventory;"

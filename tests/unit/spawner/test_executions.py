@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spawner.local.executions import DELIMITER, MOST_RUNNING, Executions, read
+from spawner.supervisor.executions import DELIMITER, MOST_RUNNING, Executions, read
 
 KEY = b"k"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from spawner.local import kernel_use, linux
-from spawner.local.kernel_use import KernelUse
+from spawner.supervisor import kernel_use, linux
+from spawner.supervisor.kernel_use import KernelUse
 from support.patience import PATIENCE, until_async
 
 NAME = "kernel-00000000-0000-0000-0000-00000000000{}"

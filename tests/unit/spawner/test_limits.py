@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from spawner.local import limits, linux, processes
-from spawner.local.limits import find_groups, make_groups
-from spawner.local.safe_read import parse_object, read_object
 from spawner.model import Shape
+from spawner.supervisor import limits, linux, processes
+from spawner.supervisor.limits import find_groups, make_groups
+from spawner.supervisor.safe_read import parse_object, read_object
 
 SHAPE = Shape("S", 1 << 28, 1.5, 64)
 
@@ -66,7 +66,7 @@ def test_without_any_control_groups_there_are_none(tmp_path: Path, monkeypatch: 
 def test_every_descendant_is_found_and_killed_also_one_that_ran_away() -> None:
     code = (
         "import subprocess, sys\n"
-        "from spawner.local import linux, processes\n"
+        "from spawner.supervisor import linux, processes\n"
         "linux.adopt_orphans()\n"
         "subprocess.run(['sh', '-c', '(setsid sleep 300 &) ; (sleep 300 &)'])\n"
         "import os\nbefore = len(processes.below(os.getpid()))\nprocesses.kill_below(os.getpid())\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spawner.local.remove import StillMounted, clean, mounts_below, remove_tree
+from spawner.local.remove import clean
+from spawner.remove_tree import StillMounted, mounts_below, remove_tree
 
 
 def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:

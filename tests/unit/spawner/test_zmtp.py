@@ -12,7 +12,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from spawner.local import zmtp
+from spawner.supervisor import zmtp
 from support.patience import PATIENCE, until_async
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

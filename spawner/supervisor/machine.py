@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from spawner.local.drives import Drives
-from spawner.local.limits import Groups
-from spawner.local.watchdog import Watchdog
 from spawner.model import Shape
+from spawner.supervisor.drives import Drives
+from spawner.supervisor.limits import Groups
+from spawner.supervisor.watchdog import Watchdog
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from spawner.local import linux
+from spawner.supervisor import linux
 
 MOST_BYTES = 64 * 1024
 _CHUNK_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""Which processes lately used an accelerator, by NVIDIA's management library. `python -S -m spawner.local.gpu_use SECONDS`
+"""Which processes lately used an accelerator, by NVIDIA's management library. `python -S -m spawner.supervisor.gpu_use SECONDS`
 
 Asked in a process of its own, for a broken driver may hang or crash who asks it.
 """
@@ -36,7 +36,7 @@ async def users(seconds: float) -> frozenset[int]:
         async with asyncio.timeout(ANSWER_SECONDS):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-S", "-m", "spawner.local.gpu_use", str(seconds)),
+                *("-S", "-m", "spawner.supervisor.gpu_use", str(seconds)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -19,12 +19,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.local import linux, processes
-from spawner.local.drives import Refused
-from spawner.local.kernel_use import KernelUse
-from spawner.local.machine import Machine
-from spawner.local.safe_read import read_object
-from spawner.local.watchdog import LOOK_SECONDS, Word
+from spawner.supervisor import linux, processes
+from spawner.supervisor.drives import Refused
+from spawner.supervisor.kernel_use import KernelUse
+from spawner.supervisor.machine import Machine
+from spawner.supervisor.safe_read import read_object
+from spawner.supervisor.watchdog import LOOK_SECONDS, Word
 
 START_SECONDS = 60.0
 USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
@@ -332,7 +332,8 @@ class Life:
 
     def _resources(self) -> dict[str, Any]:
         used = self._groups.memory_used()
-        pids = processes.below(self._machine.main)
+        server = self._machine.server_pid()  # in a container it is the main process itself
+        pids = {*processes.below(self._machine.main), *([server] if server else [])}
         return {
             "memory_used": used if used is not None else sum(self._sizes().values()),
             "memory_limit": self._shape.memory_bytes,

@@ -21,7 +21,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Protocol
 
-from spawner.local import linux, processes
+from spawner.supervisor import linux, processes
 
 LATE_SECONDS = 1.0  # after the moment that was told, before the supervisor is sent on its way
 SILENT_SECONDS = 3.0  # from then on, before it is killed

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from spawner.local.remove import StillMounted, mounts_below, remove_tree
+from spawner.remove_tree import StillMounted, mounts_below, remove_tree
 
 if TYPE_CHECKING:
     from storage_mount.beneath import Folder

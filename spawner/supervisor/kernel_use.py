@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spawner.local import executions, gpu_use, linux, processes, zmtp
-from spawner.local.executions import Executions, read
-from spawner.local.safe_read import read_object
+from spawner.supervisor import executions, gpu_use, linux, processes, zmtp
+from spawner.supervisor.executions import Executions, read
+from spawner.supervisor.safe_read import read_object
 
 KERNELS = "kernels"
 TOPICS = (

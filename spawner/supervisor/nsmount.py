@@ -1,4 +1,4 @@
-"""`python -m spawner.local.nsmount KEEPER CONTENT mount|umount SOURCE PATH RO`: bind a drive inside a runtime's namespaces.
+"""`python -m spawner.supervisor.nsmount KEEPER CONTENT mount|umount SOURCE PATH RO`: bind a drive inside a runtime's namespaces.
 
 A process of its own, because entering a user namespace needs a single thread. The path is resolved below the runtime's content
 folder without following any link the user may have put there.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from spawner.local import linux
+from spawner.supervisor import linux
 
 
 def bind(keeper: int, content: str, source: str, path: str, readonly: bool) -> None:

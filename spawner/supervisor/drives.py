@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from spawner.local import linux
+from spawner.supervisor import linux
 
 FOLDER, LINK = "MyDrive", "My Drive"
 LONGEST_TARGET = 1024
@@ -106,7 +106,7 @@ class Drives:
     async def _in_namespace(self, verb: str, source: str, path: str, readonly: bool) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-S", "-m", "spawner.local.nsmount", str(self._keeper), str(self._content)),
+            *("-S", "-m", "spawner.supervisor.nsmount", str(self._keeper), str(self._content)),
             *(verb, source, path, "1" if readonly else "0"),
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
