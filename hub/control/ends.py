@@ -19,6 +19,7 @@ from quota import budgets, metering, policy
 from quota.model import Balance, Charge, Denied, Kind, Limits, Moment, Reason, Rules, Session, State, Who
 from quota.ports import Fenced
 from quota.service import Refused, Sessions
+from quota.together import Together
 from spawner.model import Budget as CarriedBudget
 from spawner.model import EndReason
 from spawner.ports import BackendError, RuntimeBackend
@@ -45,13 +46,14 @@ class Ends:
         self,
         quota: QuotaSettings,
         sessions: Sessions,
+        together: Together,
         backend: RuntimeBackend,
         publish: Publish,
         stop: Stop,
     ) -> None:
         self.quota = quota
         self.rules: Rules = quota_rules(quota)
-        self._sessions = sessions
+        self._sessions, self._together = sessions, together
         self._backend = backend
         self._publish, self._stop = publish, stop
         self._told: dict[str, frozenset[tuple[str, float]]] = {}
@@ -274,9 +276,8 @@ class Ends:
         self._sessions.used(uses)
         evidence = {s.id for s, ago in zip(some, found, strict=True) if ago is not None}
         wanted = {session.id for session in some}
-        for session in self._ready():
-            if session.id in wanted:
-                await self._judge(session, evidence=session.id in evidence)
+        judged = (session for session in self._ready() if session.id in wanted)
+        await asyncio.gather(*(self._judge(session, evidence=session.id in evidence) for session in judged))
 
     async def _activity(self, session: Session) -> float | None:
         """Return how many seconds ago the runtime was used, None when it can not be told now."""
@@ -297,7 +298,8 @@ class Ends:
         self._told[session.id] = told if due is None else told | {(due.ends, due.threshold)}
         if due is not None:
             detail = {"ends": due.ends, "threshold_seconds": due.threshold}
-            self._sessions.ledger.record(session.id, "warned", detail, now.wall)
+            record = self._sessions.ledger.record
+            await self._together.write(lambda: record(session.id, "warned", detail, now.wall))
             await self._publish("warning", session, **detail, seconds_left=round(due.seconds_left, 1))
         elif told != before:
             await self._publish("changed", session)

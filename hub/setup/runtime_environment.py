@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hub.settings import cache_folder, load_service
 from hub.setup.steps import SetupError, duration, locked, publish, run, say, step
-from spawner.catalogue import CatalogueEntry, load_catalogue
+from spawner.catalogue import Catalogue, CatalogueEntry, load_catalogue
 from spawner.environment import Progress, RuntimeEnvironment
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ DOWNLOAD_SHARE = 0.6
 
 def environment_for(name: str) -> tuple[CatalogueEntry, RuntimeEnvironment]:
     """Return the catalogue's entry and where its environment lives. Raise SetupError for an unknown name."""
-    catalogue = load_catalogue(CATALOGUE)
+    catalogue = _catalogue()
     try:
         entry = catalogue.entry(name)
     except KeyError:
@@ -44,6 +44,12 @@ def environment_for(name: str) -> tuple[CatalogueEntry, RuntimeEnvironment]:
             f"runtimes.environment: no runtime named '{name}' in images/catalogue.yaml (known: {known})"
         ) from None
     return entry, RuntimeEnvironment(cache_folder() / "runtimes", entry, source_hash())
+
+
+@functools.cache
+def _catalogue() -> Catalogue:
+    """Read once: it is part of the program, and every start asks for it."""
+    return load_catalogue(CATALOGUE)
 
 
 def install(name: str, torch_index: str | None = None) -> None:
