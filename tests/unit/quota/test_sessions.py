@@ -344,6 +344,20 @@ def test_the_last_use_only_grows_and_ends_with_the_session(sessions: Sessions, c
     assert (after.active_boottime, after.phase_message) == (used.active_boottime, "Connected")
 
 
+def test_the_use_of_many_is_noted_at_once_each_by_itself(sessions: Sessions, clock: FakeClock) -> None:
+    ids = [sessions.begin(a_request("f1", user), LIMITS)[0].id for user in ("ada", "bob", "eve")]
+    for session in ids:
+        sessions.ready(session, None)
+    clock.advance(100)
+    sessions.end(ids[2], Reason("idle", "Idle."))
+    sessions.used({ids[0]: 10.0, ids[1]: 500.0, ids[2]: 0.0, "r-nobody": 0.0})
+    found = [sessions.ledger.get(session) for session in ids]
+    assert [s.active_boottime for s in found if s is not None] == [1090.0, 1000.0, 1000.0]
+    assert [s.last_activity for s in found if s is not None] == [
+        clock.wall - timedelta(seconds=ago) for ago in (10, 100, 100)
+    ]
+
+
 def test_life_is_counted_from_when_the_machine_was_ready_not_from_when_it_was_noticed(
     sessions: Sessions, clock: FakeClock
 ) -> None:
