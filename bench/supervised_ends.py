@@ -109,7 +109,11 @@ async def measure(sessions: int, at_once: int, life: float, server: str) -> None
         ledger = here.control.sessions.ledger
         for runtime, (at, data) in known.items():
             session = ledger.get(runtime)
-            assert session is not None and session.ready_boottime is not None and session.used_seconds is not None
+            assert (
+                session is not None
+                and session.ready_boottime is not None
+                and session.used_seconds is not None
+            )
             assert data["reason"]["code"] == "max_lifetime", data["reason"]
             over.append(session.used_seconds - life)
             heard.append(at - session.ready_boottime - life)

@@ -140,7 +140,10 @@ _NOTE_USE = (
     update(_SESSIONS)
     .where(_SESSIONS.c.id == bindparam("used"), or_(*(_SESSIONS.c.state == state for state in sorted(LIVE))))
     .values(
-        last_activity=case((_KNOWN > _USED_AT, _SESSIONS.c.last_activity), else_=bindparam("wall", type_=DateTime(timezone=True))),
+        last_activity=case(
+            (_KNOWN > _USED_AT, _SESSIONS.c.last_activity),
+            else_=bindparam("wall", type_=DateTime(timezone=True)),
+        ),
         active_boottime=case((_KNOWN > _USED_AT, _KNOWN), else_=_USED_AT),
     )
 )

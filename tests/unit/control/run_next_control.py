@@ -5,21 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from control_support import FileBackend
 
 from hub.control.__main__ import main
 from quota import migrations
 
-NEXT = '''
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
 revision, down_revision, branch_labels, depends_on = "next", {head!r}, None, None
 def upgrade():
     op.add_column("quota_sessions", sa.Column("mood", sa.String(16)))
     op.execute("UPDATE quota_sessions SET mood = 'cheerful'")
-'''
+"""
 
 
 def scripts_of_the_next(folder: Path) -> ScriptDirectory:

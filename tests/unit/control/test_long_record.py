@@ -29,7 +29,9 @@ async def fill(here: World, past: int) -> list[str]:
     ledger: Any = here.control.sessions.ledger
     now = here.control.clock.now()
     with ledger._engine.begin() as db:
-        ended = dict(db.execute(select(SessionRow.__table__).where(SessionRow.id == model["id"])).one()._mapping)
+        ended = dict(
+            db.execute(select(SessionRow.__table__).where(SessionRow.id == model["id"])).one()._mapping
+        )
         events = [
             dict(row._mapping)
             for row in db.execute(select(EventRow.__table__).where(EventRow.session_id == model["id"]))
@@ -38,7 +40,9 @@ async def fill(here: World, past: int) -> list[str]:
         for number in range(past):
             name, then = f"r-past{number:08}", now - timedelta(days=2 + number % 360)
             times = {"created": then, "ready": then, "last_activity": then, "ended": then}
-            sessions.append({**ended, **times, "id": name, "user": f"u{number % 1000}", "file_id": f"f{number}"})
+            sessions.append(
+                {**ended, **times, "id": name, "user": f"u{number % 1000}", "file_id": f"f{number}"}
+            )
             happened += [{**e, "number": None, "session_id": name, "at": then} for e in events]
         db.execute(insert(SessionRow.__table__), sessions)  # type: ignore[arg-type]
         db.execute(insert(EventRow.__table__), happened)  # type: ignore[arg-type]
