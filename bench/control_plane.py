@@ -183,10 +183,9 @@ async def ends() -> None:
         for first in range(0, ENDS, 20):
             started = await asyncio.gather(*(start(here, n) for n in range(first, first + 20)))
             assert all(answer["status"] == 202 for answer in started), started
-        live = here.control.sessions.ledger.live
-        await until(lambda: not live())
-        backend = here.backend
+        live, backend = here.control.sessions.ledger.live, here.backend
         assert isinstance(backend, MemoryBackend)
+        await until(lambda: len(backend.ended) == ENDS and not live())
         overrun = []
         for runtime, ended in backend.ended.items():
             session = here.control.sessions.ledger.get(runtime)

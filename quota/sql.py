@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -415,7 +416,7 @@ def _session(row: SessionRow | Row[Any]) -> Session:
         boot_id=row.boot_id,
         ready_boottime=row.ready_boottime,
         active_boottime=row.active_boottime,
-        teams=frozenset(json.loads(row.teams or "[]")),
+        teams=_teams(row.teams),
         cpus=row.cpus or 0.0,
         price=row.price or 0.0,
         extensions_used=row.extensions_used or 0,
@@ -424,6 +425,11 @@ def _session(row: SessionRow | Row[Any]) -> Session:
         budget_seconds=row.budget_seconds,
         used_seconds=row.used_seconds,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _teams(text: str | None) -> frozenset[str]:
+    return frozenset(json.loads(text or "[]"))
 
 
 def _utc(value: datetime) -> datetime:

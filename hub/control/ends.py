@@ -57,6 +57,7 @@ class Ends:
         self._backend = backend
         self._publish, self._stop = publish, stop
         self._told: dict[str, frozenset[tuple[str, float]]] = {}
+        self._silent: set[str] = set()  # runtimes whose use could not be told when they were looked at last
         self._changed = asyncio.Event()
         self._budgets_stale = False
 
@@ -257,6 +258,7 @@ class Ends:
         ready = self._ready()
         for gone in self._told.keys() - {session.id for session in ready}:
             del self._told[gone]
+        self._silent &= {session.id for session in ready}
         for session in ready:
             await self._relimit(session)
         if self.rules.budgets or any(session.budget_name is not None for session in ready):
@@ -274,8 +276,9 @@ class Ends:
             if known is None or now.boottime - ago > known + LATEST_USE_SECONDS:
                 uses[session.id] = ago
         self._sessions.used(uses)
-        evidence = {s.id for s, ago in zip(some, found, strict=True) if ago is not None}
         wanted = {session.id for session in some}
+        evidence = {s.id for s, ago in zip(some, found, strict=True) if ago is not None}
+        self._silent = (self._silent - evidence) | (wanted - evidence)
         judged = (session for session in self._ready() if session.id in wanted)
         await asyncio.gather(*(self._judge(session, evidence=session.id in evidence) for session in judged))
 
@@ -331,7 +334,8 @@ class Ends:
         told = policy.still_told(session, now, self._told_of(session, now))
         if policy.warning_due(limits, session, now, told) is not None:
             return 0.0
-        seconds = policy.seconds_to_next(limits, session, now, OVERDUE_GRACE_SECONDS)
+        evidence = session.id not in self._silent
+        seconds = policy.seconds_to_next(limits, session, now, OVERDUE_GRACE_SECONDS, evidence=evidence)
         return LOOK_SECONDS if seconds is None else max(seconds, SHORTEST_WAIT_SECONDS / 2)
 
     def _now_of(self, session: Session) -> Session:

@@ -234,6 +234,22 @@ def test_what_is_overdue(elapsed: float, used: float, evidence: bool, code: str 
 
 
 @pytest.mark.parametrize(
+    ("seconds", "evidence", "expected"),
+    [
+        pytest.param(0, True, 4800, id="idle-is-announced-first"),
+        pytest.param(5_400, True, 1, id="the-grace"),
+        pytest.param(5_401, True, 0, id="idle-and-overdue"),
+        pytest.param(5_500, True, 0, id="idle-for-longer"),
+        pytest.param(5_500, False, 37_100, id="nobody-knows-whether-it-is-idle"),
+        pytest.param(43_300, False, 0, id="its-life-is-over-whatever-it-did"),
+    ],
+)
+def test_when_something_is_to_be_told_or_done_next(seconds: float, evidence: bool, expected: float) -> None:
+    found = policy.seconds_to_next(LIMITS, a_session(), at(seconds), 1.0, evidence=evidence)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (1, "1 second"),
