@@ -67,7 +67,7 @@ class Container:
         self.groups = groups_around_us()
         self._log: deque[bytes] = deque(maxlen=LOG_LINES)
         self._fill()
-        self.ready_watch = linux.watch_folder(str(self.run))
+        self.ready_watch = linux.watch_or_look(str(self.run))
         self.main = self._start(environment(places, self.shape, spec["environment"], dict(os.environ)))
         self.drives: Drives = LinkedDrives(places.content, places.drives)
         self.watchdog: Watchdog | None = (
