@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from gpu_scheduler.kube import KubeInventory
-from gpu_scheduler.model import ClaimLimits, Kind
+from gpu_scheduler.model import ClaimLimits, Flavor
 from gpu_scheduler.queue import ClaimQueue
 from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
@@ -25,7 +25,8 @@ from quota.sql import create_engine
 from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
 from spawner.environment import Progress
-from spawner.kubernetes.model import Flavor, Installation
+from spawner.kubernetes.model import Flavor as PodFlavor
+from spawner.kubernetes.model import Installation
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
 from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
@@ -83,12 +84,12 @@ def make_claim_queue(
 
     assert isinstance(backend, KubernetesBackend)
     a = service.settings.accelerators
-    kinds = {
-        name: Kind(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
+    flavors = {
+        name: Flavor(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
         for name, f in a.flavors.items()
     }
     limits = ClaimLimits(a.max_per_user, a.max_per_team)
-    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), kinds, limits), backend
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), flavors, limits), backend
 
 
 def kubernetes_installation(settings: Settings) -> Installation:
@@ -111,7 +112,7 @@ def kubernetes_installation(settings: Settings) -> Installation:
         tolerations=_tolerations(k.tolerations),
         drives=k.drives,
         flavors={
-            name: Flavor(
+            name: PodFlavor(
                 f.resource, f.count, f.node_selector, _tolerations(f.tolerations), f.runtime_class, f.image
             )
             for name, f in settings.accelerators.flavors.items()
