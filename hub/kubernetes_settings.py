@@ -57,7 +57,10 @@ class KubernetesSettings(Section):
         "csi", description="csi: the drive plugin brings a Drive into a running pod; none: no Drives inside."
     )
     cpu_share: Share = Field(0.25, description="Part of a shape's CPUs that is reserved on the node.")
-    memory_share: Share = Field(1.0, description="Part of a shape's memory that is reserved on the node.")
+    memory_share: Share = Field(
+        0.5,
+        description="Part of a shape's memory that is reserved on the node; 1: no runtime is ever evicted for its neighbours' sake.",
+    )
     disk: Size | None = Field(
         None, description="Most bytes a runtime may write on its node; None means no limit."
     )

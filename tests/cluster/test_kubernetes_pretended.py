@@ -12,9 +12,9 @@ import pytest
 from cluster.harness.cluster import Cluster
 from cluster.harness.fault_proxy import FaultProxy, Rule, answer, drop_reply
 from cluster.harness.pretended import TAINT, TPU_LABELS, node
+from gpu_scheduler import model
 from gpu_scheduler.kube import KubeInventory
 from gpu_scheduler.memory import MemoryClaims
-from gpu_scheduler.model import ClaimLimits, Flavor
 from gpu_scheduler.queue import ClaimQueue
 from hub.control.claims import node_of
 from spawner.kubernetes import pods
@@ -54,9 +54,9 @@ async def pretended(cluster: Cluster) -> AsyncIterator[Bench]:
 
 async def test_a_tpu_is_granted_and_its_pod_goes_to_the_node_of_the_lease(pretended: Bench) -> None:
     mark = pretended.installation.node_selector["minicolab-test"]
-    flavor = Flavor("V5E8", "TPU v5e", "google.com/tpu", 8, {"minicolab-test": mark})
+    flavor = model.Flavor("V5E8", "TPU v5e", "google.com/tpu", 8, {"minicolab-test": mark})
     inventory = KubeInventory(pretended.backend.nodes)
-    queue = ClaimQueue(MemoryClaims(), inventory, {"V5E8": flavor}, ClaimLimits())
+    queue = ClaimQueue(MemoryClaims(), inventory, {"V5E8": flavor}, model.ClaimLimits())
     assert inventory.nodes().reason is not None, "nobody has looked yet"
     await until_async(lambda: sum(n.usable for n in inventory.nodes().nodes if mark in n.name) == 2)
     for number in range(3):
