@@ -18,6 +18,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,7 +94,7 @@ class Container:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_before_server,  # no thread runs yet
+            preexec_fn=partial(before_server, self.shape.processes),  # no thread runs yet
         )
         assert server.stdout is not None
         threading.Thread(target=self._keep_log, args=(server.stdout,), daemon=True, name="log").start()
@@ -178,7 +179,12 @@ def reap() -> None:
             pass
 
 
-def _before_server() -> None:
+def before_server(processes: int) -> None:
+    """Set what holds for everything but the supervisor."""
+    if linux.in_own_user_namespace():
+        # Counted within that namespace. In the machine's own, the processes of every container of this user count together, and one
+        # could keep all others from starting any: there only the engine or the node can hold the limit.
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)

@@ -15,7 +15,7 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.configuration import NODE_NAME
 
 CLASS = "local"
-COUNT = 8
+COUNT = 12
 SIZE = "100Gi"
 
 
