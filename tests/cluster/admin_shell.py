@@ -32,20 +32,36 @@ class AdminShell:
 
     def run(self, *lines: str) -> str:
         """Run lines of a script; return what they print. Fail with what they said when one of them fails."""
-        own = [line.replace(WRITTEN, f"--namespace {self.namespace}") for line in lines]
-        paths = [str(programs.get(name).parent) for name in ("kubectl", "helm")]
         done = subprocess.run(
-            ["bash", "-ec", "\n".join(own)],
+            ["bash", "-ec", self._own(*lines)],
             cwd=self.folder,
-            env={
-                **os.environ,
-                "PATH": ":".join([*paths, os.environ["PATH"]]),
-                "KUBECONFIG": str(self.cluster.kubeconfig),
-            },
+            env=self._environment,
             capture_output=True,
             text=True,
             timeout=LONGEST,
             check=False,
         )
-        assert done.returncode == 0, f"{own}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{lines}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def start(self, line: str) -> subprocess.Popen[bytes]:
+        """Start a command that does not end by itself."""
+        return subprocess.Popen(
+            ["bash", "-c", f"exec {self._own(line)}"],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _own(self, *lines: str) -> str:
+        return "\n".join(line.replace(WRITTEN, f"--namespace {self.namespace}") for line in lines)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        paths = [str(programs.get(name).parent) for name in ("kubectl", "helm")]
+        return {
+            **os.environ,
+            "PATH": ":".join([*paths, os.environ["PATH"]]),
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+        }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,13 @@ import requests
 import websocket
 import yaml
 
-from cluster.harness import programs, storage
+from cluster.harness import storage
 from cluster.harness.cluster import Cluster
 from hub.installation import free_port
 from support.archives import NoArchives, image_archives
-from support.chart import CHART
 from support.kernel import Kernel, run_cell
 from support.patience import PATIENCE, until
+from tests.cluster.admin_shell import AdminShell, documented
 
 RUNTIMES = "/services/control/api/v1/runtimes"
 FILES = "/services/documents/api/v1/files"
@@ -64,11 +65,21 @@ class Release:
         """What a browser opens."""
         return f"http://localhost:{self.port}"
 
+    @property
+    def shell(self) -> AdminShell:
+        return AdminShell(self.cluster, self.namespace)
+
+    def install(self) -> str:
+        """Install as the page's ten minutes do."""
+        return self._deploy(documented("helm install minicolab"), f"--values {self.values}")
+
     def upgrade(self, *arguments: str) -> str:
-        return self.cluster.helm(
-            *("upgrade", "--install", "minicolab", str(CHART), "--namespace", self.namespace),
-            *("--values", str(self.values), "--wait", "--timeout", "400s", *arguments),
-        )
+        """Upgrade as the page says, or install what is not there."""
+        line = documented("helm upgrade minicolab").replace("my.yaml", str(self.values))
+        return self._deploy(line, "--install", shlex.join(arguments))
+
+    def _deploy(self, line: str, *more: str) -> str:
+        return self.shell.run(" ".join((line, "--timeout 400s", *more)))
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, text=text)
@@ -80,21 +91,8 @@ class Release:
     def connect(self) -> None:
         """Make a way to the public service; again after its pod has changed, as kubectl follows one pod."""
         self.disconnect()
-        self.forward = subprocess.Popen(
-            [
-                *(str(programs.get("kubectl")), "--kubeconfig", str(self.cluster.kubeconfig)),
-                *(
-                    "-n",
-                    self.namespace,
-                    "port-forward",
-                    "service/minicolab-proxy-public",
-                    f"{self.port}:80",
-                ),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        line = documented("kubectl --namespace minicolab port-forward").replace("8000:", f"{self.port}:")
+        self.forward = self.shell.start(line)
         until(lambda: self.get("/hub/api/") == 200, "the service does not answer")
 
     def disconnect(self) -> None:
@@ -232,9 +230,13 @@ def image_in(archive: Path) -> str:
 
 @contextmanager
 def installed(
-    cluster: Cluster, folder: Path, namespace: str, values: Mapping[str, Any], *, user: str = "ada"
+    cluster: Cluster,
+    folder: Path,
+    namespace: str,
+    values: Mapping[str, Any],
+    install: Callable[[Release], object] = Release.upgrade,
 ) -> Iterator[Release]:
-    """Install minicolab with its images in a namespace, and let a first administrator in; all is gone afterwards.
+    """Install minicolab with its images in a namespace, and let a first administrator `ada` in; all is gone afterwards.
 
     `values` are added to what every release of the tests needs. Skip where the images can not be had.
     """
@@ -271,10 +273,10 @@ def installed(
     file.write_text(yaml.safe_dump(merged(basic, values)))
     it = Release(cluster, namespace, runtimes, file, port)
     try:
-        it.upgrade()
+        install(it)
         it.connect()
-        it.minicolab("user", "add", user, "--admin", "--link")
-        it.token = it.minicolab("token", user).split()[-1]
+        it.minicolab("user", "add", "ada", "--admin", "--link")
+        it.token = it.minicolab("token", "ada").split()[-1]
         it.wait()
         yield it
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from cluster.harness import pretended
@@ -20,6 +21,7 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.pretended import TAINT
 from support.browser import new_context
 from support.patience import PATIENCE, until
+from tests.cluster.admin_shell import documented
 from tests.cluster.release_support import FILES, RUNTIMES, LongCell, Release, installed, notebook
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -50,7 +52,7 @@ VALUES = {
 def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     with (
         cluster.namespace("release", restricted=False) as namespace,
-        installed(cluster, tmp_path_factory.mktemp("release"), namespace, VALUES) as it,
+        installed(cluster, tmp_path_factory.mktemp("release"), namespace, VALUES, Release.install) as it,
     ):
         yield it
 
@@ -61,7 +63,8 @@ def test_helm_test_finds_every_service(release: Release) -> None:
 
 
 def test_the_first_administrator_signs_in_by_the_link(release: Release) -> None:
-    link = release.minicolab("user", "link", "ada").strip()
+    add = documented("kubectl --namespace minicolab exec deploy/minicolab-hub -- minicolab user add")
+    link = release.shell.run(add).split()[-1]
     browser = requests.Session()
     first = browser.get(link, allow_redirects=False, timeout=PATIENCE)
     assert (first.status_code, first.headers["Location"]) == (302, "/drive")
@@ -276,6 +279,21 @@ def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
     release.upgrade()
     assert data() == before
     assert release.kubectl("get", "jobs", "-o", "name") == ""
+
+
+def test_what_an_administrator_looks_at_and_keeps_is_there(release: Release) -> None:
+    assert re.search(r"^node1\s+2\s", release.shell.run(documented("kubectl get nodes")), re.MULTILINE)
+    for pod in ("hub", "documents"):
+        said = release.shell.run(
+            documented(f"kubectl --namespace minicolab exec deploy/minicolab-{pod} -- minicolab db backup")
+        )
+        for copy in re.findall(r"/\S+", said):
+            release.kubectl("exec", f"deploy/minicolab-{pod}", "--", "test", "-s", copy)
+        assert "/" in said
+    keys = yaml.safe_load(release.shell.run(documented("kubectl --namespace minicolab get secret")))["data"]
+    assert {"ticket.key", "session.key", "hub-cookie.key", "control.token"} <= keys.keys()
+    values = release.shell.run(documented("helm get values"))
+    assert release.runtimes in values
 
 
 def test_an_uninstall_leaves_what_people_made_and_nothing_else(release: Release) -> None:
