@@ -18,8 +18,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from cluster.harness import pretended
 from cluster.harness.cluster import Cluster
+from cluster.harness.configuration import MOST_PROCESSES
 from cluster.harness.pretended import TAINT
 from support.browser import new_context
+from support.kernel import Kernel
 from support.patience import PATIENCE, until
 from tests.cluster.admin_shell import documented
 from tests.cluster.release_support import FILES, RUNTIMES, LongCell, Release, installed, notebook
@@ -269,6 +271,33 @@ def test_a_node_that_is_being_added_and_an_image_that_is_being_fetched_are_said_
         line.get_by_role("button", name="Cancel").click()
         expect(line).to_have_count(0)
         until(lambda: not release.in_runtimes("get", "pod", pod["metadata"]["name"], "--ignore-not-found"))
+
+
+THREADS = """
+import threading
+end, started = threading.Event(), 0
+try:
+    while started < 10000:
+        threading.Thread(target=end.wait).start()
+        started += 1
+except RuntimeError:
+    pass
+print(started)
+"""
+
+
+def test_a_node_holds_the_most_processes_of_a_runtime_and_no_other_feels_it(
+    own_cluster: Cluster, release: Release
+) -> None:
+    greedy, other = release.start_runtime(), release.start_runtime()
+    ticket = release.ticket(greedy)
+    kernel = Kernel(ticket["url"], ticket["token"])
+    assert MOST_PROCESSES / 2 < int(kernel.run(THREADS)) < MOST_PROCESSES
+    assert release.run(other, THREADS.replace("10000", "200") + "end.set()").strip() == "200"
+    kernel.run("end.set()")
+    kernel.close()
+    release.end(greedy)
+    release.end(other)
 
 
 def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
