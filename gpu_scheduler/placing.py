@@ -145,7 +145,7 @@ def offer(
         else:
             before = sum(claim.flavor == name for claim in waiting)
             if before or place(flavor, found.nodes, leased) is None:
-                reason = f"In use now: you would wait at position {before + 1}."
+                reason = f"In use now: {f'{before} wait before you' if before else 'you would be next'}."
         out.append(Offer(name, flavor.title, fits, reason))
     return tuple(out)
 

@@ -56,6 +56,7 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         cluster.namespace("release", restricted=False) as namespace,
         installed(cluster, tmp_path_factory.mktemp("release"), namespace, VALUES, Release.install) as it,
     ):
+        it.minicolab("user", "add", "bob", "--link")
         yield it
 
 
@@ -137,7 +138,6 @@ def test_a_running_cell_does_not_notice_the_death_of_a_service(release: Release,
 @pytest.fixture
 def page(browser: Browser, release: Release) -> Iterator[Page]:
     """A page of bob's, signed in by a link as an administrator makes it."""
-    release.minicolab("user", "add", "bob", "--link")
     context = new_context(browser)
     page = context.new_page()
     page.goto(release.minicolab("user", "link", "bob").strip())
@@ -213,7 +213,7 @@ def test_a_person_who_wants_a_gpu_that_others_have_is_told_the_place_and_the_rea
     others = [release.start_runtime(accelerator="T4") for _ in range(2)]
     open_notebook(page, release, "import os; print('gpu', os.environ['NVIDIA_VISIBLE_DEVICES'])")
     said = choose(page, "NVIDIA T4", shots / "runtime-type.png")
-    assert re.search(r"NVIDIA T4\s+In use now: you would wait at position 1\.", said)
+    assert re.search(r"NVIDIA T4\s+In use now: you would be next\.", said)
     page.click(".mc-connect-button")
     waiting = page.locator(".mc-line[data-key=waiting]")
     expect(waiting).to_contain_text("Waiting for an accelerator (T4): you are next. All 2 are in use.")

@@ -139,8 +139,8 @@ def test_what_no_node_has_is_offered_as_not_available() -> None:
     [
         ([], [], None),
         ([], ["a/nvidia.com/gpu/0"], None),
-        ([], ["a/nvidia.com/gpu/0", "a/nvidia.com/gpu/1"], "In use now: you would wait at position 1."),
-        (["x", "y"], ["a/nvidia.com/gpu/0"], "In use now: you would wait at position 3."),
+        ([], ["a/nvidia.com/gpu/0", "a/nvidia.com/gpu/1"], "In use now: you would be next."),
+        (["x", "y"], ["a/nvidia.com/gpu/0"], "In use now: 2 wait before you."),
     ],
 )
 def test_what_is_in_use_is_offered_with_the_place_one_would_have(
