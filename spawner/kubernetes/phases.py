@@ -58,7 +58,7 @@ def look(pod: Object, events: Sequence[Object]) -> Look:
     end = end_of(pod)
     if end is not None:
         return Look(Phase.SERVER, end.message, Failure("start_failed", _while_starting(end)))
-    if not _is_bound(pod):
+    if node_of(pod) is None:
         return _unplaced(pod, events)
     state = _container_state(status)
     if "running" in state:
@@ -252,14 +252,35 @@ def address(pod: Object) -> str | None:
     return str(found) if found else None
 
 
+def is_deleted(pod: Object) -> bool:
+    """Return whether somebody has asked for the pod's end."""
+    return bool(pod.get("metadata", {}).get("deletionTimestamp"))
+
+
+def node_of(pod: Object) -> str | None:
+    """Return the node a pod is on, None before it is on one."""
+    found = pod.get("spec", {}).get("nodeName")
+    return str(found) if found else None
+
+
 def node_is_lost(pod: Object) -> bool:
     """Return whether the cluster has given up the node of a pod: it asked for the pod's end, and nobody is there to carry it out."""
     status = pod.get("status", {})
     disrupted = _condition(status, "DisruptionTarget")
     by_loss = disrupted is not None and disrupted.get("reason") in LOSSES
-    return bool(pod.get("metadata", {}).get("deletionTimestamp")) and (
-        by_loss or status.get("reason") == "NodeLost"
-    )
+    return is_deleted(pod) and (by_loss or status.get("reason") == "NodeLost")
+
+
+def is_ready(node: Object) -> bool:
+    """Return whether a node says that it is well, and has said so lately."""
+    ready = _condition(node.get("status", {}), "Ready")
+    return ready is not None and ready.get("status") == "True"
+
+
+def unready_since(node: Object) -> str | None:
+    """Return when a node stopped being ready, as the cluster writes times."""
+    ready = _condition(node.get("status", {}), "Ready")
+    return str(ready["lastTransitionTime"]) if ready is not None and "lastTransitionTime" in ready else None
 
 
 def finished_at(pod: Object) -> str | None:
@@ -267,10 +288,6 @@ def finished_at(pod: Object) -> str | None:
     terminated = _container_state(pod.get("status", {})).get("terminated") or {}
     found = terminated.get("finishedAt")
     return str(found) if found else None
-
-
-def _is_bound(pod: Object) -> bool:
-    return bool(pod.get("spec", {}).get("nodeName"))
 
 
 def _container_state(status: dict[str, Any]) -> dict[str, Any]:

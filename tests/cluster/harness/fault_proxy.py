@@ -344,17 +344,18 @@ class FaultProxy:
             await rule.fault(Exchange(request, writer, self._upstream, self._over))
             return
         answers, target = await self._upstream(request)
+        back = asyncio.ensure_future(_carry(answers, writer))
+        on = asyncio.ensure_future(_carry(reader, target))
         try:
-            back = asyncio.ensure_future(_carry(answers, writer))
-            on = asyncio.ensure_future(_carry(reader, target))
             # What the client sends later matters only on an upgraded connection; its going away always does.
             await asyncio.wait({back, on}, return_when=asyncio.FIRST_COMPLETED)
             if request.upgrades and not back.done():
                 await back
+        finally:
             for each in (back, on):
                 each.cancel()
-        finally:
             target.close()
+            await asyncio.gather(back, on, return_exceptions=True)
 
     async def _upstream(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(

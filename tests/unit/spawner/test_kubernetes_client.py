@@ -221,7 +221,7 @@ async def test_a_mirror_says_when_it_is_not_to_be_relied_on(fake: FakeCluster, c
     assert not mirror.fresh
     assert await mirror.synced(PATIENCE)
     assert mirror.fresh
-    fake.faults.append(Fault("GET", 9999, status=500, watch=True))
+    fake.faults += [Fault("GET", 9999, status=500, watch=watch) for watch in (True, False)]
     fake.cut_watches()
     await until_async(lambda: not mirror.fresh)
     assert mirror.age >= 0.5
