@@ -391,31 +391,37 @@ class KubernetesBackend(ContainerBackend):
 
     async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
         """Let a runtime's pod be scheduled, best on a node; return whether it is. False: there is no pod yet."""
-        pod = await self._pod(runtime_id)
-        if pod is None:
-            return False
-        change = pods.ungated(pod, node)
-        try:
-            return (
-                change is None
-                or await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change) is not None
-            )
-        except ApiFault as fault:
-            if fault.status == 409:
-                return False  # it changed meanwhile: the next look sees how
-            raise refusal(fault) from fault
+        await self._pods.synced(SYNC_SECONDS)
+        if not self._pods.fresh:
+            await self._look_for_pods(LOOK_SECONDS)
+        for pod in self._pods.of(runtime_id):
+            change = pods.ungated(pod, node)
+            if change is None:
+                return True
+            try:
+                changed = await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change)
+            except ApiFault as fault:
+                if fault.status == 409:
+                    return False  # it changed meanwhile: the next look sees how
+                raise refusal(fault) from fault
+            if changed is not None:
+                self._pods.note(changed)
+                return True
+        return False
 
     async def holds_accelerator(self, runtime_id: str) -> bool:
-        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended."""
+        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended.
+
+        So it keeps them on a node that is lost, until that comes back and ends the pod, or the cluster's administration says that it
+        will not: it deletes the node, or declares it out of service.
+        """
+        if self._pods.fresh and any(not phases.is_over(pod) for pod in self._pods.of(runtime_id)):
+            return True
         try:
-            pod = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
+            found = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
         except ApiFault as fault:
             raise refusal(fault) from fault
-        return (
-            pod is not None
-            and is_ours(pod, self._installation)
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        )
+        return found is not None and is_ours(found, self._installation) and not phases.is_over(found)
 
     # -- drives -----------------------------------------------------------------------------------------------
 

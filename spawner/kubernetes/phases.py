@@ -169,7 +169,7 @@ def end_of(pod: Object) -> EndReason | None:
     terminated = _container_state(status).get("terminated")
     if node_is_lost(pod):
         return NODE_LOST
-    if status.get("phase") not in ("Succeeded", "Failed") and terminated is None:
+    if not is_over(pod) and terminated is None:
         return None
     of_pod = _end_by_pod(status)
     if of_pod is not None:
@@ -250,6 +250,11 @@ def address(pod: Object) -> str | None:
     """Return the pod's address, None before it has one."""
     found = pod.get("status", {}).get("podIP")
     return str(found) if found else None
+
+
+def is_over(pod: Object) -> bool:
+    """Return whether all that a pod ran has ended, as its node says."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def is_deleted(pod: Object) -> bool:
