@@ -22,7 +22,13 @@ from typing import Any
 
 from quota.clock import Clock, SystemClock
 from spawner.container import link
-from spawner.container.backend import END_SECONDS, STATUS_SECONDS, ContainerBackend, Place
+from spawner.container.backend import (
+    CONNECT_AGAIN_SECONDS,
+    END_SECONDS,
+    STATUS_SECONDS,
+    ContainerBackend,
+    Place,
+)
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
@@ -37,6 +43,8 @@ SYNC_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not to be relied on
 STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how long it may be silent before it is asked all the same
 AWAY_SECONDS = 20.0  # how long a node may be not ready, and a supervisor on it silent, before it is lost
+CONNECT_LATER_SECONDS = 0.5  # between tries to reach what takes long to start
+SETTLE_SECONDS = 20.0  # how long a node may take to say why it ended a runtime
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
 FORGET_AWAY_SECONDS = 60.0  # who has not looked at a node for so long begins anew
@@ -131,6 +139,33 @@ class KubernetesBackend(ContainerBackend):
         return BackendError("name_taken", message)
 
     async def _until_placed(self, runtime_id: str, on_phase: OnPhase) -> Place:
+        # A pod has an address before its image is fetched; and its process answers before its node says that it runs.
+        addressed: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        runs = asyncio.ensure_future(self._until_runs(runtime_id, on_phase, addressed))
+        greeted = asyncio.ensure_future(self._until_greeted(addressed))
+        try:
+            await asyncio.wait((runs, greeted), return_when=asyncio.FIRST_COMPLETED)
+            return runs.result() if runs.done() else greeted.result()
+        finally:
+            for task in (runs, greeted):
+                task.cancel()
+            await asyncio.gather(runs, greeted, return_exceptions=True)
+
+    async def _until_greeted(self, addressed: asyncio.Future[Place]) -> Place:
+        """Return the place once somebody answers there."""
+        place, pause = await addressed, CONNECT_AGAIN_SECONDS
+        while True:
+            with contextlib.suppress(SupervisorGone):
+                _, writer = await link.connect(self._address(place))
+                writer.close()
+                return place
+            await asyncio.sleep(pause)
+            pause = min(CONNECT_LATER_SECONDS, pause * 1.1)
+
+    async def _until_runs(
+        self, runtime_id: str, on_phase: OnPhase, addressed: asyncio.Future[Place]
+    ) -> Place:
+        """Return the place once its node says that it runs; `addressed` gets it as soon as there is an address."""
         told: tuple[Phase, str] | None = None
         last: phases.Look | None = None
         try:
@@ -148,8 +183,11 @@ class KubernetesBackend(ContainerBackend):
                             raise BackendError(last.failure.code, last.failure.message)
                         if await self._node_is_lost(pod):
                             raise BackendError(phases.NODE_LOST.code, phases.NODE_LOST.message)
-                        if phases.address(pod) is not None:
-                            return self._place(pod)
+                        place = self._place(pod)
+                        if place.host is not None and last.phase is Phase.SERVER:
+                            return place
+                        if place.host is not None and not addressed.done():
+                            addressed.set_result(place)
         except TimeoutError:
             pass
         waited = f"Nothing came of it in {self._installation.start_seconds:.0f} seconds"
@@ -237,6 +275,8 @@ class KubernetesBackend(ContainerBackend):
         end = phases.end_of(pod)
         if end is None and phases.is_deleted(pod) and self._away_for(pod) >= AWAY_SECONDS:
             end = phases.NODE_LOST
+        if end is not None and end.code in phases.TOLD_NOTHING and not phases.is_over(pod):
+            end = None  # its node has not said all yet
         return Place(
             id=str(pod["metadata"]["name"]),
             user=annotation(pod, USER),
@@ -267,6 +307,19 @@ class KubernetesBackend(ContainerBackend):
                 if error.code != UNAVAILABLE:
                     raise
                 await asyncio.sleep(LOOK_SECONDS)  # what can not be asked about has not ended
+
+    async def _hear_end(self, place: Place) -> EndReason | None:
+        heard = await super()._hear_end(place)
+        if heard is None or heard.code not in phases.TOLD_NOTHING:
+            return heard
+        # It was merely told to end: its node knows why, and says so when the end is complete.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                ended = await self._until_ended(place.id)
+                known = self._dated(ended) if ended is not None else None
+                if known is not None and known.code not in phases.TOLD_NOTHING:
+                    return known
+        return heard
 
     async def _doubt(self, place: Place) -> Place:
         place = await super()._doubt(place)

@@ -102,8 +102,8 @@ _SHORT = {
     "cpu": "too few CPUs free",
     "memory": "too little memory free",
     "ephemeral-storage": "too little disk space free",
-    "pods": "no room for another pod",
 }
+NO_ROOM = "no room for another pod"
 
 
 def unschedulable(message: str) -> str:
@@ -126,6 +126,8 @@ def _part(text: str) -> str:
     wanting = _WANTING.match(rest)
     if wanting is not None:
         return f"{count} with {_SHORT.get(wanting[1], f'too few of {wanting[1]} free')}"
+    if rest == "Too many pods":
+        return f"{count} with {NO_ROOM}"
     if "untolerated taint" in rest:
         return f"{count} kept for other work or not ready"
     if "didn't match Pod's node affinity/selector" in rest:
