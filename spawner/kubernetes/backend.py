@@ -44,7 +44,6 @@ LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not 
 STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how long it may be silent before it is asked all the same
 AWAY_SECONDS = 20.0  # how long a node may be not ready, and a supervisor on it silent, before it is lost
 CONNECT_LATER_SECONDS = 0.5  # between tries to reach what takes long to start
-SETTLE_SECONDS = 20.0  # how long a node may take to say why it ended a runtime
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
 FORGET_AWAY_SECONDS = 60.0  # who has not looked at a node for so long begins anew
@@ -71,12 +70,13 @@ class KubernetesBackend(ContainerBackend):
         self._clock = clock or SystemClock()
         base = f"/api/v1/namespaces/{installation.namespace}"
         self._pods_path, self._secrets_path = f"{base}/pods", f"{base}/secrets"
+        self._events_path = f"{base}/events"
         self._pods = Mirror(
             cluster, self._pods_path, by_name, selector={"labelSelector": installation.selector}
         )
         about_pods = {"fieldSelector": "involvedObject.kind=Pod"}
         self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
-        self._events = Mirror(cluster, f"{base}/events", by_involved, selector=about_pods)
+        self._events = Mirror(cluster, self._events_path, by_involved, selector=about_pods)
         self._away: dict[str, _Away] = {}  # nodes that are not ready
 
     def close(self) -> None:
@@ -275,8 +275,6 @@ class KubernetesBackend(ContainerBackend):
         end = phases.end_of(pod)
         if end is None and phases.is_deleted(pod) and self._away_for(pod) >= AWAY_SECONDS:
             end = phases.NODE_LOST
-        if end is not None and end.code in phases.TOLD_NOTHING and not phases.is_over(pod):
-            end = None  # its node has not said all yet
         return Place(
             id=str(pod["metadata"]["name"]),
             user=annotation(pod, USER),
@@ -312,14 +310,23 @@ class KubernetesBackend(ContainerBackend):
         heard = await super()._hear_end(place)
         if heard is None or heard.code not in phases.TOLD_NOTHING:
             return heard
-        # It was merely told to end: its node knows why, and says so when the end is complete.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS):
-                ended = await self._until_ended(place.id)
-                known = self._dated(ended) if ended is not None else None
-                if known is not None and known.code not in phases.TOLD_NOTHING:
-                    return known
+        # It was merely told to end: its node knows why, and may have written that down beside the pod only.
+        known = [phases.end_of(pod) for pod in self._pods.of(place.id)]
+        for end in (*known, phases.end_by_events(await self._events_of(place.id))):
+            if end is not None and end.code not in phases.TOLD_NOTHING:
+                return replace(end, boottime=heard.boottime)
         return heard
+
+    async def _events_of(self, runtime_id: str) -> list[dict[str, Any]]:
+        """Return what the cluster has written down about a runtime's pod, nothing when it can not be asked."""
+        about = {"fieldSelector": f"involvedObject.kind=Pod,involvedObject.name={runtime_id}"}
+        try:
+            found = await self._cluster.get(self._events_path, about)
+        except ApiFault as fault:
+            log.warning("what happened to runtime %s can not be read: %s", runtime_id, fault)
+            return []
+        events: list[dict[str, Any]] = (found or {}).get("items") or []
+        return events
 
     async def _doubt(self, place: Place) -> Place:
         place = await super()._doubt(place)

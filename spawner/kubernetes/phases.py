@@ -215,6 +215,17 @@ def _disruption(reason: str, message: str) -> EndReason:
     return EndReason("evicted", "The machine was moved out of the way by the cluster's administration.")
 
 
+def end_by_events(events: Sequence[Object]) -> EndReason | None:
+    """Return why a node ended a pod, as it told beside the pod; None when it told nothing."""
+    evicted = _last(sorted(events, key=_when), {"Evicted"})
+    if evicted is None:
+        return None
+    return EndReason(
+        "evicted",
+        _sentence("The node had to make room and ended the machine", str(evicted.get("message", ""))),
+    )
+
+
 def deleted_reason(last_seen: Object | None) -> EndReason:
     """Return why a runtime ended whose pod was deleted; `last_seen` is the pod as it was seen last."""
     if last_seen is not None:
