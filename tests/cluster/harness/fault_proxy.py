@@ -114,6 +114,7 @@ class Rule:
     watch: bool | None = None  # only watches, or only what is none
     times: int | None = None  # None: until the rule is removed
     skip: int = 0  # so many matching requests pass first
+    every: int = 1  # of the others, every so manieth
     hits: int = 0
     seen: int = 0
     hit: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +129,8 @@ class Rule:
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.times is not None and self.hits >= self.times):
+            return False
+        if (self.seen - self.skip) % self.every:
             return False
         self.hits += 1
         self.hit.set()
@@ -296,6 +299,11 @@ class FaultProxy:
         """Take all rules out of force."""
         with self._lock:
             self._rules.clear()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
 
     def cut_all(self) -> None:
         """Break every connection there is now, watches above all."""

@@ -95,7 +95,8 @@ class Supervisors:
     def _end(self, address: str, request: dict[str, Any]) -> None:
         self._ready.pop(address, None)
         for watcher in self._watchers.pop(address, set()):
-            self._say(watcher, {"event": "end", "code": request["code"], "message": request["message"]})
+            told = {"code": request["code"], "message": request["message"], "seconds_ago": 0.0}
+            self._say(watcher, {"event": "end", **told})
             watcher.close()
 
     @staticmethod
