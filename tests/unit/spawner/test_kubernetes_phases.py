@@ -214,6 +214,10 @@ def test_what_takes_too_long_is_blamed_on_what_it_waited_for() -> None:
             "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
             "the cluster has 2 nodes: 2 of another kind",
         ),
+        (
+            "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.",
+            "the cluster has 2 nodes: 1 with no room for another pod, 1 being taken out of service",
+        ),
         ("0/0 nodes are available: .", "the cluster has no nodes"),
         ("no nodes available to schedule pods", "no nodes available to schedule pods"),
         ("", "no machine fits"),
