@@ -196,14 +196,19 @@ class ContainerBackend(Supervised, ABC):
                 heard = await self._hear_end(place)
             if heard is None and not place.ended:
                 # The connection broke, but nobody says it has ended: then the engine is asked, and the supervisor again.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STATUS_SECONDS):
-                        place = await self._until_ended(runtime_id) or place
+                place = await self._doubt(place)
                 if not place.ended:
                     continue
             reason = heard or self._dated(place) or LOST
             await self._remove(runtime_id)
             return reason
+
+    async def _doubt(self, place: Place) -> Place:
+        """Return what the engine says within a while of a container whose supervisor does not answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_SECONDS):
+                return await self._until_ended(place.id) or place
+        return place
 
     async def _hear_end(self, place: Place) -> EndReason | None:
         """Return the reason the supervisor tells when it ends, None when the connection ends without."""

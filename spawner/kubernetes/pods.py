@@ -32,6 +32,11 @@ SPARE_SECONDS = (
     300.0  # the cluster's deadline lies behind our own: it is for a supervisor that does not keep it
 )
 SHARED_MEMORY_PART = 0.5
+# A node whose kubelet is away may go on running what it runs: whether a runtime is lost is ours to find out, by asking its supervisor.
+STAYS = tuple(
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute"}
+    for key in ("not-ready", "unreachable")
+)
 
 
 def pod(spec: RuntimeSpec, installation: Installation, *, start: str, gated: bool = False) -> dict[str, Any]:
@@ -194,13 +199,12 @@ def _drives(installation: Installation) -> DriveVolume:
 def _placement(installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
     selector = {**installation.node_selector, **(flavor.node_selector if flavor is not None else {})}
     tolerations = [
-        dict(t) for t in (*installation.tolerations, *(flavor.tolerations if flavor is not None else ()))
+        dict(t)
+        for t in (*STAYS, *installation.tolerations, *(flavor.tolerations if flavor is not None else ()))
     ]
-    placement: dict[str, Any] = {}
+    placement: dict[str, Any] = {"tolerations": tolerations}
     if selector:
         placement["nodeSelector"] = selector
-    if tolerations:
-        placement["tolerations"] = tolerations
     if flavor is not None and flavor.runtime_class is not None:
         placement["runtimeClassName"] = flavor.runtime_class
     if installation.pull_secrets:

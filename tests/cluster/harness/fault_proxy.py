@@ -114,6 +114,7 @@ class Rule:
     watch: bool | None = None  # only watches, or only what is none
     times: int | None = None  # None: until the rule is removed
     skip: int = 0  # so many matching requests pass first
+    every: int = 1  # of the others, every so manieth
     hits: int = 0
     seen: int = 0
     hit: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +129,8 @@ class Rule:
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.times is not None and self.hits >= self.times):
+            return False
+        if (self.seen - self.skip) % self.every:
             return False
         self.hits += 1
         self.hit.set()
@@ -297,6 +300,11 @@ class FaultProxy:
         with self._lock:
             self._rules.clear()
 
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
     def cut_all(self) -> None:
         """Break every connection there is now, watches above all."""
         self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._connections])
@@ -344,17 +352,18 @@ class FaultProxy:
             await rule.fault(Exchange(request, writer, self._upstream, self._over))
             return
         answers, target = await self._upstream(request)
+        back = asyncio.ensure_future(_carry(answers, writer))
+        on = asyncio.ensure_future(_carry(reader, target))
         try:
-            back = asyncio.ensure_future(_carry(answers, writer))
-            on = asyncio.ensure_future(_carry(reader, target))
             # What the client sends later matters only on an upgraded connection; its going away always does.
             await asyncio.wait({back, on}, return_when=asyncio.FIRST_COMPLETED)
             if request.upgrades and not back.done():
                 await back
+        finally:
             for each in (back, on):
                 each.cancel()
-        finally:
             target.close()
+            await asyncio.gather(back, on, return_exceptions=True)
 
     async def _upstream(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(
