@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
@@ -19,12 +18,15 @@ from typing import Any
 
 from quota.clock import Clock, SystemClock
 from spawner.container.backend import END_SECONDS, ContainerBackend, Place
+from spawner.container.spec import DRIVES as IN_POD
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
 from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
+from spawner.supervised import gone
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how often it is asked all t
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
 PATCH_TRIES = 10
-_DRIVE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+RESTART_NEEDED = (
+    "Here a Drive is connected when a runtime starts: end this runtime, and the notebook's next one has it."
+)
 
 
 class KubernetesBackend(ContainerBackend):
@@ -345,12 +349,32 @@ class KubernetesBackend(ContainerBackend):
         if self._installation.drives == "none":
             raise BackendError("mount_failed", "Drives can not be mounted in this installation.")
         drive = PurePosixPath(source).name
-        if not _DRIVE.fullmatch(drive):
+        if not DRIVE_ID.fullmatch(drive):
             raise BackendError("no_such_drive", "This drive is not there.")
+        if self._installation.drives == "subpath":
+            await self._must_have(runtime_id, name, drive)
+            return
         entry = {"name": name, "drive": drive, "readonly": readonly}
         await self._change_drives(runtime_id, lambda bound: [*(b for b in bound if b["name"] != name), entry])
 
+    async def _must_have(self, runtime_id: str, name: str, drive: str) -> None:
+        """See that the pod has had the drive since its start. Raise BackendError."""
+        pod = await self._pod(runtime_id)
+        if pod is None:
+            raise gone()
+        wanted = (f"{IN_POD}/{name}", sub_path(drive))
+        mounts = pod["spec"]["containers"][0]["volumeMounts"]
+        if not any((mount["mountPath"], mount.get("subPath")) == wanted for mount in mounts):
+            raise BackendError("restart_needed", RESTART_NEEDED)
+
+    def _bind_name(self, target: str, *, readonly: bool) -> str:
+        if self._installation.drives == "subpath":
+            return name_at_start(readonly=readonly)
+        return super()._bind_name(target, readonly=readonly)
+
     async def _unbind(self, runtime_id: str, name: str) -> None:
+        if self._installation.drives == "subpath":
+            return  # it goes with the pod
         await self._change_drives(runtime_id, lambda bound: [b for b in bound if b["name"] != name])
 
     async def _change_drives(
@@ -362,7 +386,7 @@ class KubernetesBackend(ContainerBackend):
             try:
                 found = await self._cluster.get(path)
                 if found is None or not is_ours(found, self._installation):
-                    raise BackendError("no_such_runtime", "This runtime is not there any more.")
+                    raise gone()
                 bound = change(json.loads(annotation(found, DRIVES) or "[]"))
                 same = {k: found["metadata"][k] for k in ("uid", "resourceVersion")}
                 metadata = {**same, "annotations": {DRIVES: json.dumps(bound)}}

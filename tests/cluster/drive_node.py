@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.harness.cluster import Cluster
 from cluster.harness.pods import restricted_pod
-from spawner.kubernetes.volumes import FOLDER as INSIDE
+from spawner.container.spec import DRIVES as INSIDE
 from spawner.kubernetes.volumes import DriveVolume, drive_volume
 from storage_mount.plugin import mountinfo
 from storage_mount.plugin.pods import DRIVES_ANNOTATION, INSTALLATION, MANAGED_BY
@@ -131,7 +131,7 @@ class DriveNode:
             **(labels or {}),
         }
         made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
-        made["spec"]["containers"][0]["volumeMounts"] = [volume.mount]
+        made["spec"]["containers"][0]["volumeMounts"] = list(volume.mounts)
         self.cluster.apply(made)
         self.cluster.wait(self.namespace, f"pod/{name}", "condition=Ready")
         return name
