@@ -60,6 +60,7 @@ class DriveNode:
                 os.chown(path, USER, USER)
                 path.chmod(0o600 if path.is_file() else 0o700)
         self._plugin: subprocess.Popen[bytes] | None = None
+        self._claims: list[str] = []
         self.apply_driver()
 
     # -- the plugin -------------------------------------------------------------------------------------------
@@ -221,11 +222,8 @@ class DriveNode:
                 "spec": {**common, "volumeName": name, "resources": {"requests": size}},
             },
         )
+        self._claims.append(name)
         return name
-
-    def remove_claim(self, name: str) -> None:
-        self.cluster.kubectl("-n", self.namespace, "delete", "pvc", name, "--wait=false", check=False)
-        self.cluster.kubectl("delete", "pv", name, "--wait=false", check=False)
 
     # -- setting up -------------------------------------------------------------------------------------------
 
@@ -249,6 +247,9 @@ class DriveNode:
     def remove(self) -> None:
         if self._plugin is not None and self._plugin.poll() is None:
             self.stop()
+        for claim in self._claims:
+            self.cluster.kubectl("-n", self.namespace, "delete", "pvc", claim, "--wait=false", check=False)
+            self.cluster.kubectl("delete", "pv", claim, "--wait=false", check=False)
         self.cluster.kubectl("delete", "csidriver", self.driver, check=False)
 
     def _account(self) -> Path:

@@ -17,7 +17,8 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.errors import ClusterError
 from cluster.harness.fault_proxy import FaultProxy, Rule, answer, cut, gone, refuse
 from cluster.harness.images import BUSYBOX
-from spawner.kubernetes.volumes import drive_volume
+from spawner.kubernetes.volumes import drive_volume, name_at_start
+from spawner.model import DriveAtStart
 from support.patience import until
 
 pytestmark = pytest.mark.cluster
@@ -162,20 +163,17 @@ def test_a_file_system_works_inside_as_outside(node: DriveNode) -> None:
 
 def test_a_sub_path_needs_no_plugin_shows_one_drive_and_loses_nothing(shared_node: DriveNode) -> None:
     node = shared_node
-    claim = node.claim()
-    try:
-        volume = drive_volume("subpath", claim=claim, drive=ADA)
-        name = volume.mount["mountPath"].rpartition("/")[2]
-        for options in (("--grace-period=1",), ("--force", "--grace-period=0")):
-            pod = node.pod(volume=volume)
-            assert node.sees(pod, name, ADA)
-            assert node.run(pod, f"ls {INSIDE}").split() == [name], "another's drive is seen"
-            node.run(pod, f"echo x > {INSIDE}/{name}/x; rm {INSIDE}/{name}/x")
-            node.delete(pod, *options)
-            node.wait_gone()
-            node.assert_no_file_lost()
-    finally:
-        node.remove_claim(claim)
+    name = name_at_start(readonly=True)
+    volume = drive_volume("subpath", claim=node.claim(), drive=DriveAtStart(ADA, readonly=True))
+    for options in (("--grace-period=1",), ("--force", "--grace-period=0")):
+        pod = node.pod(volume=volume)
+        assert node.sees(pod, name, ADA)
+        assert node.run(pod, f"ls {INSIDE}").split() == [name], "another's drive is seen"
+        with pytest.raises(ClusterError, match="Read-only file system"):
+            node.run(pod, f"touch {INSIDE}/{name}/x")
+        node.delete(pod, *options)
+        node.wait_gone()
+        node.assert_no_file_lost()
 
 
 # -- whatever dies --------------------------------------------------------------------------------------------
