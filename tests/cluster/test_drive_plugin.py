@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -179,29 +179,95 @@ def test_a_sub_path_needs_no_plugin_shows_one_drive_and_loses_nothing(shared_nod
 # -- whatever dies --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)  # two dozen pods, one after another
-def test_a_plugin_killed_before_any_of_its_steps_is_made_good_by_the_next(shared_node: DriveNode) -> None:
-    """A pod's whole life for each step: mount, change, unmount, deletion; at the end nothing is left and nothing lost."""
+STEPS = (
+    12  # of a pod's life: volume made (3), drive bound (2), bound anew read-only (4), volume taken away (3)
+)
+
+
+def _pods_deleted(node: DriveNode) -> None:
+    node.delete_all("--grace-period=1")
+
+
+def _pods_force_deleted(node: DriveNode) -> None:
+    node.delete_all("--force", "--grace-period=0")
+
+
+def _processes_of_the_pods_killed(node: DriveNode) -> None:
+    """SIGKILL to every container of the pods, the sandboxes that hold their namespaces included."""
+    assert node.cluster.layout is not None
+    ctr = f"ctr -a {node.cluster.layout.containerd} -n k8s.io"
+    ours = f'labels."io.kubernetes.pod.namespace"=={node.namespace}'
+    kill = f"for c in $({ctr} containers ls -q '{ours}'); do {ctr} tasks kill -s SIGKILL $c; done"
+    node.cluster.node_command("sh", "-c", f"({kill}) 2>/dev/null || true")
+    node.assert_no_file_lost()
+    node.delete_all("--grace-period=1")
+
+
+def _plugin_killed(node: DriveNode) -> None:
+    node.kill()
+    node.delete_all("--grace-period=1")
+
+
+def _kubelet_killed(node: DriveNode) -> None:
+    _kill_kubelet(node)
+    node.delete_all("--grace-period=1")
+    node.assert_no_file_lost()
+    _start_kubelet(node)
+
+
+KILLERS = (
+    _pods_deleted,
+    _pods_force_deleted,
+    _processes_of_the_pods_killed,
+    _plugin_killed,
+    _kubelet_killed,
+)
+
+
+@pytest.mark.timeout(600)  # thirteen pods at once
+@pytest.mark.parametrize("strike", KILLERS, ids=lambda strike: strike.__name__.strip("_"))
+def test_at_every_step_of_mount_and_unmount_whatever_strikes_no_file_is_lost_and_no_mount_left(
+    shared_node: DriveNode, tmp_path: Path, strike: Callable[[DriveNode], None]
+) -> None:
+    """The n-th pod stands before its n-th step, one has taken all of them; then it strikes, and the next plugin puts all right."""
     node = shared_node
-    number = 0
-    while True:
-        with node.dying(number) as death:
-            pod = node.pod(drive())
-            node.wait_seen(pod)
-            node.ask(pod, drive(readonly=True), drive(B, BOB))
-            node.wait_seen(pod, B, BOB)
-            until(
-                lambda pod=pod: not _succeeds(node, pod, f"touch {INSIDE}/{A}"),  # type: ignore[misc]
-                "it stayed writable",
-            )
-            node.delete(pod, "--grace-period=1")
-            node.wait_gone()
-            node.assert_no_file_lost()
-        if not death.died:
-            break
-        number += 1
-    assert number >= 15, "the plugin was not killed at as many steps as it has"
+    node.start(frozen=tmp_path)
+    pods = [node.make_pod(drive()) for _ in range(STEPS + 1)]
+    node.cluster.apply(*pods)
+    listed = node.cluster.kubectl(
+        *("-n", node.namespace, "get", "pods", "-o"),
+        'jsonpath={range .items[*]}{.metadata.uid}={.metadata.name}{"\\n"}{end}',
+    )
+    names = dict(line.split("=") for line in listed.splitlines())
+
+    def frozen() -> dict[int, str]:
+        return {int(row): names[uid] for row, uid in (f.name.split() for f in tmp_path.iterdir())}
+
+    def on_their_way(steps: int, bound: int, *, readonly: bool) -> list[str]:
+        """Wait until the pods stand before each of the first steps and the others have their drive; return these."""
+        until(
+            lambda: (
+                len(frozen()) == steps and sum(mount.readonly is readonly for mount in node.bound()) == bound
+            ),
+            f"not {steps} pods stand before a step, or not {bound} have the drive (the plugin's log: {node.log})",
+        )
+        return [name for name in names.values() if name not in frozen().values()]
+
+    others = on_their_way(5, STEPS + 1 - 5, readonly=False)
+    node.ask_of(others, drive(readonly=True))
+    others = on_their_way(9, STEPS + 1 - 9, readonly=True)
+    for name in others:
+        node.delete(name, "--grace-period=1")
+    until(lambda: len(frozen()) == STEPS, "not all pods that were deleted stand before a step")
+    assert sorted(frozen()) == list(range(STEPS))
+    strike(node)
+    node.assert_no_file_lost()
+    if strike is not _plugin_killed:
+        node.kill()
+    node.start()
+    node.wait_gone()
+    node.assert_no_file_lost()
+    assert node.stop() == 0
 
 
 @pytest.mark.parametrize(
