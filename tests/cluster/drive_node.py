@@ -129,7 +129,9 @@ class DriveNode:
             **(labels or {}),
         }
         made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
-        made["spec"]["containers"][0]["volumeMounts"] = list(volume.mounts)
+        (container,) = made["spec"]["containers"]
+        container["resources"]["requests"] = {"cpu": "10m", "memory": "16Mi"}  # many are on one node
+        container["volumeMounts"] = list(volume.mounts)
         return made
 
     def ask(self, pod: str, *drives: dict[str, Any]) -> None:

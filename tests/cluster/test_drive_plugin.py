@@ -199,6 +199,8 @@ def _processes_of_the_pods_killed(node: DriveNode) -> None:
     ours = f'labels."io.kubernetes.pod.namespace"=={node.namespace}'
     kill = f"for c in $({ctr} containers ls -q '{ours}'); do {ctr} tasks kill -s SIGKILL $c; done"
     node.cluster.node_command("sh", "-c", f"({kill}) 2>/dev/null || true")
+    phases = ("-n", node.namespace, "get", "pods", "-o", "jsonpath={.items[*].status.phase}")
+    until(lambda: "Running" not in node.cluster.kubectl(*phases), "the pods' processes live on")
     node.assert_no_file_lost()
     node.delete_all("--grace-period=1")
 
@@ -234,38 +236,41 @@ def test_at_every_step_of_mount_and_unmount_whatever_strikes_no_file_is_lost_and
     node.start(frozen=tmp_path)
     pods = [node.make_pod(drive()) for _ in range(STEPS + 1)]
     node.cluster.apply(*pods)
-    listed = node.cluster.kubectl(
-        *("-n", node.namespace, "get", "pods", "-o"),
-        'jsonpath={range .items[*]}{.metadata.uid}={.metadata.name}{"\\n"}{end}',
-    )
-    names = dict(line.split("=") for line in listed.splitlines())
-
-    def frozen() -> dict[int, str]:
-        return {int(row): names[uid] for row, uid in (f.name.split() for f in tmp_path.iterdir())}
-
-    def on_their_way(steps: int, bound: int, *, readonly: bool) -> list[str]:
-        """Wait until the pods stand before each of the first steps and the others have their drive; return these."""
-        until(
-            lambda: (
-                len(frozen()) == steps and sum(mount.readonly is readonly for mount in node.bound()) == bound
-            ),
-            f"not {steps} pods stand before a step, or not {bound} have the drive (the plugin's log: {node.log})",
+    try:
+        listed = node.cluster.kubectl(
+            *("-n", node.namespace, "get", "pods", "-o"),
+            'jsonpath={range .items[*]}{.metadata.uid}={.metadata.name}{"\\n"}{end}',
         )
-        return [name for name in names.values() if name not in frozen().values()]
+        names = dict(line.split("=") for line in listed.splitlines())
 
-    others = on_their_way(5, STEPS + 1 - 5, readonly=False)
-    node.ask_of(others, drive(readonly=True))
-    others = on_their_way(9, STEPS + 1 - 9, readonly=True)
-    for name in others:
-        node.delete(name, "--grace-period=1")
-    until(lambda: len(frozen()) == STEPS, "not all pods that were deleted stand before a step")
-    assert sorted(frozen()) == list(range(STEPS))
-    strike(node)
-    node.assert_no_file_lost()
-    if strike is not _plugin_killed:
+        def frozen() -> dict[int, str]:
+            return {int(row): names[uid] for row, uid in (f.name.split() for f in tmp_path.iterdir())}
+
+        def on_their_way(steps: int, bound: int, *, readonly: bool) -> list[str]:
+            """Wait until the pods stand before each of the first steps and the others have their drive; return these."""
+            until(
+                lambda: (
+                    len(frozen()) == steps
+                    and sum(mount.readonly is readonly for mount in node.bound()) == bound
+                ),
+                f"not {steps} pods stand before a step, or not {bound} have the drive (the plugin's log: {node.log})",
+            )
+            return [name for name in names.values() if name not in frozen().values()]
+
+        others = on_their_way(5, STEPS + 1 - 5, readonly=False)
+        node.ask_of(others, drive(readonly=True))
+        others = on_their_way(9, STEPS + 1 - 9, readonly=True)
+        for name in others:
+            node.delete(name, "--grace-period=1")
+        until(lambda: len(frozen()) == STEPS, "not all pods that were deleted stand before a step")
+        assert sorted(frozen()) == list(range(STEPS))
+        strike(node)
+        node.assert_no_file_lost()
+    finally:
         node.kill()
-    node.start()
-    node.wait_gone()
+        node.delete_all("--grace-period=1")
+        node.start()
+        node.wait_gone()
     node.assert_no_file_lost()
     assert node.stop() == 0
 
