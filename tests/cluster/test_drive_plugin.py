@@ -266,13 +266,13 @@ def test_at_every_step_of_mount_and_unmount_whatever_strikes_no_file_is_lost_and
         assert sorted(frozen()) == list(range(STEPS))
         strike(node)
         node.assert_no_file_lost()
-    finally:
         node.kill()
-        node.delete_all("--grace-period=1")
         node.start()
+        node.delete_all("--grace-period=1")
         node.wait_gone()
-    node.assert_no_file_lost()
-    assert node.stop() == 0
+        node.assert_no_file_lost()
+    finally:
+        assert node.stop() == 0
 
 
 @pytest.mark.parametrize(
