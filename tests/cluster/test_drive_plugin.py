@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.errors import ClusterError
 from cluster.harness.fault_proxy import FaultProxy, Rule, answer, cut, gone, refuse
 from cluster.harness.images import BUSYBOX
+from hub.setup.system import install_packages
 from spawner.kubernetes.volumes import drive_volume, name_at_start
 from spawner.model import DriveAtStart
 from support.patience import until
@@ -159,6 +162,132 @@ def test_a_file_system_works_inside_as_outside(node: DriveNode) -> None:
     (there / "posix" / "small" / "f1").rename(there / "posix" / "small" / "g1")
     assert node.run(pod, f"cd {here}/posix/small; ls | wc -l; cat g1; rm -r {here}/posix") == "1000\n1\n"
     assert not (there / "posix").exists()
+
+
+def test_nothing_inside_leads_out_of_the_drive_to_anothers(node: DriveNode) -> None:
+    """By guessing, by `..`, by links that the user makes in their own drive, which are resolved inside the pod."""
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    here = f"{INSIDE}/{A}"
+    assert node.run(pod, f"ls {here}/..").split() == [A]
+    links = (
+        f"../{BOB}",
+        f"../../drive/{BOB}",
+        f"/proc/1/root{node.root}/drive/{BOB}",
+        str(node.root / "drive" / BOB),
+    )
+    for number, where in enumerate(links):
+        node.run(pod, f"ln -sn {where} {here}/peek{number}")
+        with pytest.raises(ClusterError, match="No such file"):
+            node.run(pod, f"cat {here}/peek{number}/deep/er/file")
+    with pytest.raises(ClusterError, match=r"Operation not permitted|Read-only|Permission denied|busy"):
+        node.run(pod, f"mv {here} {here}-away || ln -s {here} {INSIDE}/{B}")
+    with pytest.raises(ClusterError, match=r"Operation not permitted|Permission denied"):
+        node.run(pod, f"mknod {here}/disk b 254 0")
+    node.run(pod, f"rm {here}/peek*")
+
+
+def test_a_drive_that_is_revoked_under_an_open_file_is_gone_for_every_path_and_the_file_is_whole(
+    node: DriveNode,
+) -> None:
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    node.run(pod, f"(exec 3> {INSIDE}/{A}/held; while :; do echo x >&3; sleep 0.1; done) > /dev/null 2>&1 &")
+    held = node.root / "drive" / ADA / "held"
+    until(held.exists)
+    node.ask(pod)
+    node.wait_empty(pod)
+    assert node.bound() == []
+    with pytest.raises(ClusterError, match="No such file"):
+        node.run(pod, f"cat {INSIDE}/{A}/deep/er/file")
+    size = held.stat().st_size
+    until(lambda: held.stat().st_size > size, "what is open stays so until it is closed")
+    node.delete(pod, "--grace-period=1")
+    node.wait_gone()
+    assert set(held.read_text()) == {"x", "\n"}
+
+
+@pytest.fixture
+def other_volume(cluster: Cluster, tmp_path: Path) -> Iterator[DriveNode]:
+    """A node whose drives lie on a file system of their own, mounted there by the test."""
+    if cluster.layout is None:
+        pytest.skip("the node of the cluster that MINICOLAB_KUBECONFIG names is not ours")
+    with cluster.namespace("drive") as namespace:
+        node = DriveNode(cluster, namespace, tmp_path)
+        try:
+            yield node
+        finally:
+            node.delete_all("--grace-period=1")
+            node.wait_gone()
+            node.remove()
+            cluster.node_command("umount", "--lazy", str(node.root), check=False)
+
+
+def test_a_volume_that_is_full_or_read_only_says_so_inside_and_loses_nothing(other_volume: DriveNode) -> None:
+    node, enter = other_volume, other_volume.cluster.node_command
+    image, filled = node.folder / "disk", node.folder / "filled"
+    filled.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    enter("mkfs.ext4", "-q", str(image))
+    script = (
+        f"mount -o loop {image} {filled} && cp -a {node.root}/. {filled} && mount --move {filled} {node.root}"
+    )
+    enter("sh", "-ec", script)
+    node.start()
+    pod = node.pod(drive())
+    node.wait_seen(pod)
+    here = f"{INSIDE}/{A}"
+    with pytest.raises(ClusterError, match="No space left on device"):
+        node.run(pod, f"dd if=/dev/zero of={here}/much bs=1M count=64")
+    with pytest.raises(ClusterError, match="No space left on device"):
+        node.run(pod, f"dd if=/dev/zero of={here}/more bs=1M count=1 conv=fsync")
+    assert node.sees(pod, A, ADA)
+    node.run(pod, f"rm {here}/much {here}/more; echo again > {here}/again; sync")
+    enter("mount", "-o", "remount,ro", str(node.root))
+    with pytest.raises(ClusterError, match="Read-only file system"):
+        node.run(pod, f"echo x > {here}/again")
+    second = node.pod(drive())  # mounts need nothing to be written there
+    node.wait_seen(second)
+    node.delete_all("--grace-period=1")
+    node.wait_gone()
+    assert enter("cat", str(node.root / "drive" / ADA / "again")).stdout == "again\n"
+    assert enter("cat", str(node.root / "drive" / BOB / "deep" / "er" / "file")).stdout == f"of {BOB}"
+
+
+def test_a_fuse_volume_works_and_when_its_process_dies_pods_go_all_the_same(other_volume: DriveNode) -> None:
+    install_packages({"bindfs": "bindfs"}, required=False)
+    if shutil.which("bindfs") is None:
+        pytest.skip("bindfs, a FUSE file system, is not installed")
+    node = other_volume
+    disk = node.folder / "disk"
+    node.root.rename(disk)
+    node.root.mkdir()
+    served = subprocess.Popen(
+        [*node.cluster.enter, "bindfs", "-f", "-o", "allow_other", str(disk), str(node.root)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    mounts = node.cluster.node_command
+    try:
+        until(
+            lambda: str(node.root) in mounts("cat", "/proc/self/mountinfo").stdout, "bindfs mounted nothing"
+        )
+        node.start()
+        pod = node.pod(drive())
+        node.wait_seen(pod)
+        node.run(pod, f"cd {INSIDE}/{A}; echo new > a; mv a b; sync b; [ $(stat -c %u b) = 1000 ]; rm b")
+        served.kill()
+        served.wait()
+        with pytest.raises(ClusterError, match=r"not connected|Socket not connected"):
+            node.run(pod, f"cat {INSIDE}/{A}/deep/er/file")
+        node.delete(pod, "--grace-period=1")
+        node.wait_gone()
+    finally:
+        served.kill()
+        served.wait()
+    assert (disk / "drive" / ADA / "deep" / "er" / "file").read_text() == f"of {ADA}"
 
 
 def test_a_sub_path_needs_no_plugin_shows_one_drive_and_loses_nothing(shared_node: DriveNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,6 +29,54 @@ try:
     print('written')
 except OSError as error:
     print(error.strerror)
+"""
+NAMES = ("Grüße.txt", "Gru\u0308ße.txt", "数据 📈.csv", " leading", "tab\there", "x" * 255, "-rf", "a'b\"c")
+POSIX = f"""
+import errno, fcntl, mmap, os, sqlite3, tempfile
+top = '/content/drive/MyDrive/posix'
+os.mkdir(top); os.chdir(top)
+for name in {NAMES!r}:
+    open(name, 'w').write(name)
+assert set({NAMES!r}) <= set(os.listdir('.'))
+try:
+    open('y' * 256, 'w'); raise SystemExit('a name too long was taken')
+except OSError as error:
+    assert error.errno == errno.ENAMETOOLONG
+with tempfile.NamedTemporaryFile('w', dir='.', delete=False) as draft:
+    draft.write('whole'); draft.flush(); os.fsync(draft.fileno())
+open('result', 'w').write('old')
+os.replace(draft.name, 'result')
+folder = os.open('.', os.O_RDONLY); os.fsync(folder); os.close(folder)
+assert open('result').read() == 'whole'
+os.symlink('result', 'soft'); os.link('result', 'hard')
+assert open('soft').read() == 'whole' and os.stat('hard').st_nlink == 2
+with open('mapped', 'wb+') as file:
+    file.truncate(4096)
+    with mmap.mmap(file.fileno(), 4096) as seen:
+        seen[:5] = b'hello'; seen.flush()
+assert open('mapped', 'rb').read(5) == b'hello'
+with open('hole', 'wb') as file:
+    file.truncate(1 << 30)
+os.chmod('result', 0o640); assert os.stat('result').st_mode & 0o777 == 0o640
+os.utime('result', (1, 2)); assert os.stat('result').st_mtime == 2
+assert (os.stat('result').st_uid, os.getuid()) == (1000, 1000)
+for number in range(500):
+    os.makedirs('many', exist_ok=True); open(f'many/{{number}}', 'w').write(str(number))
+db = sqlite3.connect('data.sqlite'); db.execute('create table t(x)'); db.execute('insert into t values (1)'); db.commit()
+assert sqlite3.connect('data.sqlite').execute('select x from t').fetchall() == [(1,)]
+for lock in (fcntl.flock, fcntl.lockf):
+    with open('locked', 'w') as file:
+        lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print('all of it')
+"""
+TRY_LOCK = """
+import fcntl
+with open('/content/drive/MyDrive/posix/locked', 'rb+') as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print('it is mine')
+    except BlockingIOError:
+        print('somebody else has it')
 """
 WHAT_IS_THERE = "import os; print(sorted(os.listdir('/drives')), os.path.exists('/content/drive'))"
 NOTHING = "[] False\n"
@@ -117,6 +166,25 @@ async def test_a_drive_is_mounted_in_a_running_runtime_read_only_and_writable_an
     await mount(by_plugin, runtime, node, BOB)
     await runtime.run("import shutil; shutil.rmtree('/content', ignore_errors=True)")
     await by_plugin.backend.stop(runtime.id, reason=STOPPED, grace_seconds=1.0)
+
+
+async def test_a_notebook_finds_a_posix_file_system_in_its_drive(by_plugin: Bench, node: DriveNode) -> None:
+    """What libraries rely on: atomic replace, fsync of files and folders, locks, links, maps, holes, every name, and whose a file is."""
+    runtime = await by_plugin.start()
+    await mount(by_plugin, runtime, node)
+    assert await runtime.run(POSIX) == "all of it\n"
+    there = node.root / "drive" / ADA / "posix"
+    names = {path.name for path in there.iterdir()}
+    assert {*NAMES} <= names
+    assert {path.lstat().st_uid for path in there.rglob("*")} == {1000}
+    assert (there / "hole").stat().st_size == 1 << 30
+    assert (there / "hole").stat().st_blocks < 1000
+    assert len(list((there / "many").iterdir())) == 500
+    with (there / "locked").open("rb+") as outside:  # a lock from the page's side holds inside
+        fcntl.lockf(outside, fcntl.LOCK_EX)
+        assert await runtime.run(TRY_LOCK) == "somebody else has it\n"
+        fcntl.lockf(outside, fcntl.LOCK_UN)
+    assert await runtime.run(TRY_LOCK) == "it is mine\n"
 
 
 async def test_without_a_plugin_nothing_is_there_before_consent_and_the_drive_from_the_start_after_it(
