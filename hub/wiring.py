@@ -29,7 +29,7 @@ from spawner.kubernetes.model import Flavor as PodFlavor
 from spawner.kubernetes.model import Installation
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
-from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
+from spawner.model import DriveAtStart, EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
@@ -111,6 +111,7 @@ def kubernetes_installation(settings: Settings) -> Installation:
         node_selector=k.node_selector,
         tolerations=_tolerations(k.tolerations),
         drives=k.drives,
+        drive_claim=k.drive_claim or "",
         flavors={
             name: PodFlavor(
                 f.resource, f.count, f.node_selector, _tolerations(f.tolerations), f.runtime_class, f.image
@@ -248,6 +249,7 @@ def runtime_spec_builder(service: Service) -> Callable[[str, str, dict[str, Any]
             public_control_url=f"{service.app_origin}/services/control/",
             budget=_carried(options.get("budget")),
             snapshot_bytes=int(options.get("snapshot_bytes", 0)),
+            drive=_drive_at_start(options.get("drive")),
         )
 
     return build
@@ -258,6 +260,10 @@ def _carried(budget: dict[str, Any] | None) -> CarriedBudget | None:
         return None
     reason = EndReason(str(budget["code"]), str(budget["message"]))
     return CarriedBudget(float(budget["seconds"]), reason)
+
+
+def _drive_at_start(drive: dict[str, Any] | None) -> DriveAtStart | None:
+    return DriveAtStart(str(drive["id"]), bool(drive["readonly"])) if drive is not None else None
 
 
 def make_drive(service: Service) -> DriveService:

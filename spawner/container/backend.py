@@ -102,6 +102,10 @@ class ContainerBackend(Supervised, ABC):
     async def _unbind(self, runtime_id: str, name: str) -> None:
         """Take it away again. Raise BackendError."""
 
+    def _bind_name(self, target: str, *, readonly: bool) -> str:
+        """Return the name below /drives of what is to be seen at `target`."""
+        return bind_name(target, readonly=readonly)
+
     @abstractmethod
     def isolation(self) -> IsolationReport: ...
 
@@ -279,7 +283,7 @@ class ContainerBackend(Supervised, ABC):
         for mounted in await self.mounts(runtime_id):
             if mounted.target == target and mounted.readonly is not readonly:
                 await self.unmount(runtime_id, target=target)
-        name = bind_name(target, readonly=readonly)
+        name = self._bind_name(target, readonly=readonly)
         await self._bind(runtime_id, name, source, readonly=readonly)
         try:
             request = {"op": "mount", "source": name, "target": target, "readonly": readonly}
@@ -293,7 +297,7 @@ class ContainerBackend(Supervised, ABC):
         mounted = {m.target: m.readonly for m in await self.mounts(runtime_id)}
         await self._call(runtime_id, {"op": "unmount", "target": target})
         if target in mounted:
-            await self._unbind(runtime_id, bind_name(target, readonly=mounted[target]))
+            await self._unbind(runtime_id, self._bind_name(target, readonly=mounted[target]))
 
     # -- what ended ones left: an engine that keeps /content says so itself --------------------------------------
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -29,12 +28,15 @@ from spawner.container.backend import (
     ContainerBackend,
     Place,
 )
+from spawner.container.spec import DRIVES as IN_POD
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
 from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
+from spawner.supervised import gone
 from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,9 @@ KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants
 FORGET_AWAY_SECONDS = 60.0  # who has not looked at a node for so long begins anew
 PATCH_TRIES = 10
 UNAVAILABLE = "cluster_unavailable"
-_DRIVE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+RESTART_NEEDED = (
+    "Here a Drive is connected when a runtime starts: end this runtime, and the notebook's next one has it."
+)
 
 
 class KubernetesBackend(ContainerBackend):
@@ -489,12 +493,32 @@ class KubernetesBackend(ContainerBackend):
         if self._installation.drives == "none":
             raise BackendError("mount_failed", "Drives can not be mounted in this installation.")
         drive = PurePosixPath(source).name
-        if not _DRIVE.fullmatch(drive):
+        if not DRIVE_ID.fullmatch(drive):
             raise BackendError("no_such_drive", "This drive is not there.")
+        if self._installation.drives == "subpath":
+            await self._must_have(runtime_id, name, drive)
+            return
         entry = {"name": name, "drive": drive, "readonly": readonly}
         await self._change_drives(runtime_id, lambda bound: [*(b for b in bound if b["name"] != name), entry])
 
+    async def _must_have(self, runtime_id: str, name: str, drive: str) -> None:
+        """See that the pod has had the drive since its start. Raise BackendError."""
+        pod = await self._pod(runtime_id)
+        if pod is None:
+            raise gone()
+        wanted = (f"{IN_POD}/{name}", sub_path(drive))
+        mounts = pod["spec"]["containers"][0]["volumeMounts"]
+        if not any((mount["mountPath"], mount.get("subPath")) == wanted for mount in mounts):
+            raise BackendError("restart_needed", RESTART_NEEDED)
+
+    def _bind_name(self, target: str, *, readonly: bool) -> str:
+        if self._installation.drives == "subpath":
+            return name_at_start(readonly=readonly)
+        return super()._bind_name(target, readonly=readonly)
+
     async def _unbind(self, runtime_id: str, name: str) -> None:
+        if self._installation.drives == "subpath":
+            return  # it goes with the pod
         await self._change_drives(runtime_id, lambda bound: [b for b in bound if b["name"] != name])
 
     async def _change_drives(
@@ -506,7 +530,7 @@ class KubernetesBackend(ContainerBackend):
             try:
                 found = await self._cluster.get(path)
                 if found is None or not is_ours(found, self._installation):
-                    raise BackendError("no_such_runtime", "This runtime is not there any more.")
+                    raise gone()
                 bound = change(json.loads(annotation(found, DRIVES) or "[]"))
                 same = {k: found["metadata"][k] for k in ("uid", "resourceVersion")}
                 metadata = {**same, "annotations": {DRIVES: json.dumps(bound)}}
