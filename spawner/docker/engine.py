@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import docker
@@ -127,6 +128,14 @@ class Engine:
                 return
             raise Unreachable(error.explanation or error) from error
 
+    async def remove_unused_volumes(self, labels: dict[str, str]) -> None:
+        """Remove the volumes with these labels whose containers somebody removed without them."""
+        wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "dangling": True}
+        with contextlib.suppress(APIError):  # somebody else removes it
+            found = await self.call(lambda api: api.volumes(filters=wanted))
+            for volume in found.get("Volumes") or []:
+                await self.call(partial(_remove_volume, volume["Name"]))
+
     # -- images -----------------------------------------------------------------------------------------------
 
     async def has_image(self, image: str) -> bool:
@@ -213,3 +222,7 @@ class Engine:
         with contextlib.suppress(DockerException, requests.RequestException):
             return any(True for _ in events)
         return False
+
+
+def _remove_volume(name: str, api: Any) -> None:
+    api.remove_volume(name)

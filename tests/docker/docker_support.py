@@ -14,6 +14,7 @@ from spawner.docker.backend import DockerBackend
 from spawner.docker.containers import ContainerSettings, container_name
 from spawner.model import EndReason, Phase, RuntimeSpec
 from support.docker_engine import Engine
+from support.patience import until_async
 from support.runtimes import Started, a_spec
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
@@ -72,9 +73,22 @@ class Bench:
         return self.engine.docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").stdout.split()
 
     def leftovers(self) -> list[str]:
-        """Return what runtimes left: containers and folders."""
+        """Return what runtimes left: containers, folders and volumes."""
         folders = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-        return self.containers() + [name for name in folders if name not in (".ended", ".network")]
+        kept = [name for name in folders if name not in (".ended", ".network")]
+        return self.containers() + kept + self.volumes()
+
+    def volumes(self) -> list[str]:
+        label = f"label=minicolab.dev/installation={self.settings.installation}"
+        return self.engine.docker("volume", "ls", "-q", "--filter", label).stdout.split()
+
+    def loops(self) -> list[str]:
+        """Return the files of this installation that are block devices now."""
+        files = []
+        for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it goes just now
+                files.append(path.read_text().strip())
+        return [file for file in files if file.startswith(str(self.folder))]
 
 
 def make_backend(
@@ -90,11 +104,12 @@ def make_backend(
 
 
 @contextlib.asynccontextmanager
-async def make_bench(folder: Path, engine: Engine, *, root: bool = True) -> AsyncIterator[Bench]:
-    """Yield a bench; whatever a test leaves is ended and must leave nothing."""
+async def make_bench(folder: Path, engine: Engine, **changes: object) -> AsyncIterator[Bench]:
+    """Yield a bench with these settings; whatever a test leaves is ended and must leave nothing."""
     installation = secrets.token_hex(6)
     image = image_called("minimal").tag
-    settings = ContainerSettings(installation, image, f"minicolab-{installation}", root=root)
+    plain = ContainerSettings(installation, image, f"minicolab-{installation}")
+    settings = replace(plain, **changes)  # type: ignore[arg-type]
     bench = Bench(make_backend(folder / "runtimes", engine, settings), folder / "runtimes", engine, settings)
     try:
         yield bench
@@ -103,6 +118,7 @@ async def make_bench(folder: Path, engine: Engine, *, root: bool = True) -> Asyn
             await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
         leftovers = bench.leftovers()
         for name in bench.containers():
-            engine.docker("rm", "-f", name, check=False)
+            engine.docker("rm", "-fv", name, check=False)
         engine.docker("network", "rm", settings.network, check=False)
     assert leftovers == []
+    await until_async(lambda: bench.loops() == [])
