@@ -39,7 +39,9 @@ ENGINE_AGAIN_SECONDS = 0.5
 LAST_LINES = 50
 FULL_GRACE_SECONDS = 5.0
 NETWORK_LOCK = ".network"
-MEASURED = "space beside /content is measured only (the engine's storage has no quotas): who takes too much is ended"
+MEASURED = (
+    "space beside /content is measured only (the engine's storage has no quotas): who takes too much is ended"
+)
 
 
 class DockerBackend(ContainerBackend):
@@ -384,9 +386,7 @@ class DockerBackend(ContainerBackend):
         found = await self._inspect(runtime_id)
         if found is None or not found["State"]["Pid"]:
             raise gone()
-        return await self._folders.restore(
-            runtime_id, found["State"]["Pid"], snapshot, await self._owner()
-        )
+        return await self._folders.restore(runtime_id, found["State"]["Pid"], snapshot, await self._owner())
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         return await self._folders.left_behind(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None

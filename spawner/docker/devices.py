@@ -22,7 +22,9 @@ def device_arguments(devices: tuple[str, ...], names: Mapping[str, str]) -> dict
     number the driver counts by. Others, such as /dev/accel0 or /dev/vfio/0 of a TPU, are plain device files.
     """
     wanted = [names.get(d, d.removeprefix("/dev/nvidia")) for d in devices if NVIDIA.fullmatch(d)]
-    plain = [d for d in devices if not NVIDIA.fullmatch(d)]
+    plain = [
+        d for d in devices if not d.startswith("/dev/nvidia")
+    ]  # the toolkit brings what else of NVIDIA's is needed
     request = {"Driver": "", "DeviceIDs": wanted, "Capabilities": [["gpu"]], "Count": 0}
     return {
         "DeviceRequests": [request] if wanted else [],

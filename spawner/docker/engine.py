@@ -129,11 +129,18 @@ class Engine:
             raise Unreachable(error.explanation or error) from error
 
     async def remove_unused_volumes(self, labels: dict[str, str]) -> None:
-        """Remove the volumes with these labels whose containers somebody removed without them."""
+        """Remove the volumes with these labels that no container has any more.
+
+        Who removes a container may leave its volume; and an engine that was restarted under a container counts its volume as in use
+        until the next restart. It is empty then: what it showed went with the container.
+        """
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "dangling": True}
-        with contextlib.suppress(APIError):  # somebody else removes it
+        try:
             found = await self.call(lambda api: api.volumes(filters=wanted))
-            for volume in found.get("Volumes") or []:
+        except APIError as error:
+            raise Unreachable(error.explanation or error) from error
+        for volume in found.get("Volumes") or []:
+            with contextlib.suppress(APIError):
                 await self.call(partial(_remove_volume, volume["Name"]))
 
     # -- images -----------------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ def is_refusal(error: APIError) -> bool:
 def full(most_bytes: int) -> EndReason:
     most = f"{most_bytes / 2**30:.1f}".removesuffix(".0")
     return EndReason(
-        DISK_FULL, f"The runtime wrote more than {most} GiB beside /content and its Drive, which is all it has."
+        DISK_FULL,
+        f"The runtime wrote more than {most} GiB beside /content and its Drive, which is all it has.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,9 +74,11 @@ class Bench:
 
     def leftovers(self) -> list[str]:
         """Return what runtimes left: containers, folders and volumes."""
-        folders = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-        kept = [name for name in folders if name not in (".ended", ".network")]
-        return self.containers() + kept + self.volumes()
+        return self.containers() + self.folders() + self.volumes()
+
+    def folders(self) -> list[str]:
+        names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+        return [name for name in names if name not in (".ended", ".network")]
 
     def volumes(self) -> list[str]:
         label = f"label=minicolab.dev/installation={self.settings.installation}"
@@ -92,7 +94,12 @@ class Bench:
 
 
 def make_backend(
-    folder: Path, engine: Engine, settings: ContainerSettings, *, pull: bool = False
+    folder: Path,
+    engine: Engine,
+    settings: ContainerSettings,
+    *,
+    pull: bool = False,
+    device_names: Callable[[], Mapping[str, str]] = dict,
 ) -> DockerBackend:
     return DockerBackend(
         folder,
@@ -100,6 +107,7 @@ def make_backend(
         settings,
         url=engine.url,
         pull=pull,
+        device_names=device_names,
     )
 
 

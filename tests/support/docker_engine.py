@@ -300,9 +300,11 @@ def _prepare_remapping(site: Site, holder: int) -> None:
 
 def _start_daemon(site: Site, holder: int) -> None:
     folder = site.folder
+    runtimes = {"nvidia": {"path": str(PROGRAMS / "nvidia-container-runtime")}}
     (folder / "daemon.json").write_text(
         json.dumps(
             {
+                "runtimes": runtimes if site.gpus else {},
                 "default-address-pools": [{"base": site.pool, "size": 24}],
                 "live-restore": True,
                 "insecure-registries": [f"{site.machine_side}/32"],  # that of a test
