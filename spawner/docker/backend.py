@@ -177,7 +177,7 @@ class DockerBackend(ContainerBackend):
     async def _owner(self) -> int:
         """Return the user of this machine as whom code inside writes."""
         if self._shift is None:
-            info = await self._engine.call(lambda api: api.info())
+            info = await self._engine.look(lambda api: api.info())
             remapped = any("name=userns" in option for option in info.get("SecurityOptions") or [])
             folder = re.search(r"/(\d+)\.\d+$", str(info.get("DockerRootDir", "")))
             self._shift = int(folder[1]) if remapped and folder else 0

@@ -89,7 +89,7 @@ class Layers:
 
     async def make(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
         """Make a container with its layer limited where the engine can do that. Raise APIError, Unreachable."""
-        if self._limited is None and not may_have_quotas(await self._engine.call(lambda api: api.info())):
+        if self._limited is None and not may_have_quotas(await self._engine.look(lambda api: api.info())):
             self._limited = False
         if self._limited is not False:
             option = {"StorageOpt": {"size": str(self._settings.disk_bytes)}}
@@ -145,7 +145,7 @@ class Layers:
 
     async def _free(self) -> int | None:
         """Return how much room the engine's storage has, None when it is not seen from here."""
-        info = await self._engine.call(lambda api: api.info())
+        info = await self._engine.look(lambda api: api.info())
         try:
             status = await asyncio.to_thread(os.statvfs, info["DockerRootDir"])
         except OSError:

@@ -62,10 +62,12 @@ class Bench:
     def container(self, spec: RuntimeSpec) -> str:
         return container_name(self.settings.installation, spec.id)
 
-    def another(self, *, pull: bool = False, **changes: object) -> DockerBackend:
+    def another(
+        self, *, pull: bool = False, url: str | None = None, folder: Path | None = None, **changes: object
+    ) -> DockerBackend:
         """Return a backend as another process, or the hub after a restart, would make it."""
         settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        return make_backend(self.folder, self.engine, settings, pull=pull)
+        return make_backend(folder or self.folder, self.engine, settings, pull=pull, url=url)
 
     def containers(self) -> list[str]:
         """Return the names of this installation's containers, ended ones too."""
@@ -99,13 +101,14 @@ def make_backend(
     settings: ContainerSettings,
     *,
     pull: bool = False,
+    url: str | None = None,
     device_names: Callable[[], Mapping[str, str]] = dict,
 ) -> DockerBackend:
     return DockerBackend(
         folder,
         lambda runtime_id: supervisor_key(MASTER, runtime_id),
         settings,
-        url=engine.url,
+        url=url or engine.url,
         pull=pull,
         device_names=device_names,
     )

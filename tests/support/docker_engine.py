@@ -307,6 +307,7 @@ def _start_daemon(site: Site, holder: int) -> None:
                 "runtimes": runtimes if site.gpus else {},
                 "default-address-pools": [{"base": site.pool, "size": 24}],
                 "live-restore": True,
+                "max-download-attempts": 2,  # five would wait for a minute in all
                 "insecure-registries": [f"{site.machine_side}/32"],  # that of a test
             }
         )
