@@ -137,7 +137,7 @@ class DockerBackend(ContainerBackend):
                 await asyncio.to_thread(self._folders.remove, spec.id)
                 raise _taken(spec.id) from error
             if (refusal := told_refusal(str(error.explanation or error))) is not None:
-                raise BackendError("no_device", refusal) from error
+                raise BackendError("no_capacity", refusal) from error
             raise BackendError("start_failed", f"The container can not be started: {why}") from error
         except OSError as error:
             message = f"A disk for /content can not be made: {error.strerror}."

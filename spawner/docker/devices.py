@@ -40,9 +40,11 @@ def device_environment(devices: tuple[str, ...]) -> list[str]:
 
 
 def told_refusal(why: str) -> str | None:
-    """Return what the engine's refusal means when it is about devices."""
+    """Return what the engine's refusal means when it is about devices: this machine has not what was asked for."""
     if NO_DRIVER in why:
         return NO_GPUS
     if found := re.search(r'error gathering device information.*?"(/dev/[^"]+)"', why):
         return f"The device {found[1]} is not on the machine of the Docker engine."
+    if found := re.search(r"device error: ([^:\s]+): unknown device", why):
+        return f"The driver of this machine's GPUs does not know {found[1]}."
     return None

@@ -108,5 +108,5 @@ async def test_an_engine_without_gpus_says_so(
     async with make_bench(tmp_path_factory.mktemp("gpus"), remapped, disk_bytes=MOST) as bench:
         with pytest.raises(BackendError, match="NVIDIA Container Toolkit is not installed") as refused:
             await bench.start(devices=("/dev/nvidia0",))
-        assert refused.value.code == "no_device"
+        assert refused.value.code == "no_capacity"
         assert bench.leftovers() == []
