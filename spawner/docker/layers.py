@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 WITH_QUOTAS = frozenset({"overlay2", "btrfs", "zfs", "devicemapper"})
 LOOK_SECONDS = 2.0
 MEASURE_SECONDS = 60.0  # at the latest; measuring walks through all that was written
+BLIND_SECONDS = 10.0  # where it is not seen how much room the engine has
 PROBE_BYTES = "1073741824"
 DISK_FULL = "disk_full"
 
@@ -131,14 +132,15 @@ class Layers:
                 self._measuring = None
 
     async def _measure(self, most: int, tell: TellFull) -> None:
-        loop = asyncio.get_running_loop()
-        free_then, at = None, 0.0
+        if await asyncio.to_thread(self.are_limited):
+            return
+        now, free_then, at = asyncio.get_running_loop().time, 0, -MEASURE_SECONDS
         while True:
             with contextlib.suppress(BackendError, APIError, OSError):
                 free = await self._free()
-                taken = free_then is None or free is None or free_then - free > most // 16
-                if taken or loop.time() - at > MEASURE_SECONDS:
-                    free_then, at = free, loop.time()
+                taken = free is not None and free_then - free > most // 16
+                if taken or now() - at >= (MEASURE_SECONDS if free is not None else BLIND_SECONDS):
+                    free_then, at = free or 0, now()
                     for runtime_id in await self._too_large(most):
                         await tell(runtime_id, full(most))
             await asyncio.sleep(LOOK_SECONDS)
@@ -156,4 +158,10 @@ class Layers:
         labels = containers.own_labels(self._settings.installation)
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "status": ["running"]}
         found = await self._engine.call(lambda api: api.containers(size=True, filters=wanted))
-        return [c["Labels"][containers.RUNTIME] for c in found if int(c.get("SizeRw") or 0) > most]
+        large = [c for c in found if int(c.get("SizeRw") or 0) > most]
+        looked = [await self._engine.inspect(c["Id"]) for c in large]
+        return [
+            one["Config"]["Labels"][containers.RUNTIME]
+            for one in looked
+            if one is not None and not one["HostConfig"].get("StorageOpt")
+        ]
