@@ -148,14 +148,14 @@ class Folders:
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         for kept in self._kept_disks(runtime_id):
             most = kept.name.removesuffix(KEPT_DISK).rpartition(".")[2]
+            archive = self.left.path(runtime_id, ARCHIVE)
             try:
-                archive = self.left.path(runtime_id, ARCHIVE)
-                why_not = await apart(disk, "pack", str(kept), str(archive), most)
-            except Failed as error:
-                why_not = f"/content could not be read: {error}"
-            if why_not:
-                self._note(runtime_id, why_not)
-            kept.unlink(missing_ok=True)
+                if why_not := await apart(disk, "pack", str(kept), str(archive), most):
+                    self._note(runtime_id, why_not)
+                kept.unlink(missing_ok=True)
+            except Failed as error:  # the next who asks may have more luck
+                if not archive.exists():
+                    self._note(runtime_id, f"/content could not be read: {error}")
         return await self.left.left_behind(runtime_id)
 
     async def forget(self, runtime_id: str) -> None:

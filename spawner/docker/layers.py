@@ -18,14 +18,14 @@ from docker.errors import APIError, ImageNotFound
 
 from spawner.docker import containers
 from spawner.docker.containers import ContainerSettings
-from spawner.docker.engine import Engine
+from spawner.docker.engine import LOOK_SECONDS, Engine
 from spawner.model import EndReason
 from spawner.ports import BackendError
 
 log = logging.getLogger(__name__)
 
 WITH_QUOTAS = frozenset({"overlay2", "btrfs", "zfs", "devicemapper"})
-LOOK_SECONDS = 2.0
+WATCH_SECONDS = 2.0
 MEASURE_SECONDS = 60.0  # at the latest; measuring walks through all that was written
 BLIND_SECONDS = 10.0  # where it is not seen how much room the engine has
 PROBE_BYTES = "1073741824"
@@ -70,7 +70,7 @@ class Layers:
         """Return whether the engine limits layers, by trying; None when there is no image to try with, or no engine."""
         if self._limited is None:
             with contextlib.suppress(Exception):
-                self._limited = self._probe(self._engine.api())
+                self._limited = self._probe(self._engine.api(LOOK_SECONDS))
         return self._limited
 
     def _probe(self, api: Any) -> bool | None:
@@ -143,7 +143,7 @@ class Layers:
                     free_then, at = free or 0, now()
                     for runtime_id in await self._too_large(most):
                         await tell(runtime_id, full(most))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _free(self) -> int | None:
         """Return how much room the engine's storage has, None when it is not seen from here."""
