@@ -291,7 +291,7 @@ def _prepare_remapping(site: Site, holder: int) -> None:
         draft = folder / "draft.btrfs"
         with draft.open("wb") as file:
             file.truncate(QUOTA_DISK_BYTES)
-        subprocess.run(["mkfs.btrfs", "-q", "-f", str(draft)], check=True)
+        subprocess.run(["mkfs.btrfs", "-q", "-f", str(draft)], check=True, capture_output=True)
         draft.replace(disk)
     inside = ["nsenter", f"--mount=/proc/{holder}/ns/mnt"]
     subprocess.run([*inside, "mount", "--bind", str(own), "/etc"], check=True)
