@@ -140,7 +140,8 @@ def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str,
 
 
 def _docker_backend(service: Service) -> RuntimeBackend:
-    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from gpu_scheduler.nvml import NvmlInventory  # not needed by who runs no containers
+    from spawner.docker.backend import DockerBackend
     from spawner.docker.containers import ContainerSettings
 
     docker = service.settings.runtimes.docker
@@ -160,6 +161,7 @@ def _docker_backend(service: Service) -> RuntimeBackend:
         settings,
         url=docker.url,
         pull=docker.pull,
+        device_names=lambda: {d.node: d.id for d in NvmlInventory().read().devices if d.node},
     )
 
 

@@ -23,11 +23,16 @@ LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 @dataclass
 class Registry:
-    """`image` is its name for an engine; `half_way` is set when half of it was sent, the rest comes after `go_on` is."""
+    """`image` is its name for an engine; `half_way` is set when half of it was sent, the rest comes after `go_on` is.
+
+    While `down` is set it hangs up on everybody, in the middle of a layer too; while `locked` is, it wants a password.
+    """
 
     address: str
     half_way: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
+    down: threading.Event = field(default_factory=threading.Event)
+    locked: threading.Event = field(default_factory=threading.Event)
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifest: bytes = b""
 
@@ -73,6 +78,15 @@ def registry(host: str) -> Iterator[Registry]:
 
         def _answer(self, *, with_body: bool) -> None:
             last = self.path.rpartition("/")[2]
+            if served.down.is_set():
+                self.close_connection = True
+                return
+            if served.locked.is_set():
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="a registry"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if self.path == "/v2/":
                 body, kind = b"{}", "application/json"
             elif "/manifests/" in self.path and (last == "1" or last.startswith("sha256:")):
@@ -91,6 +105,9 @@ def registry(host: str) -> Iterator[Registry]:
                 if begin >= LAYER_BYTES // 2:
                     served.half_way.set()
                     served.go_on.wait()
+                if served.down.is_set():
+                    self.close_connection = True
+                    return
                 self.wfile.write(body[begin : begin + CHUNK_BYTES])
 
         def log_message(self, format: str, *args: object) -> None:
