@@ -34,6 +34,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="DIR",
         help="also write each as an archive for `docker load`",
     )
+    build.add_argument("--fresh", action="store_true", help="do not use layers of earlier builds")
     build.add_argument("--verbose", action="store_true", help="show every line of the builder")
     _add_engine(build)
     build.set_defaults(run=_build)
@@ -105,7 +106,7 @@ def _build(arguments: argparse.Namespace) -> int:
         for image in [image_called(name, arguments.prefix) for name in arguments.names]:
             with step(f"Building {image.tag}", ESTIMATE_SECONDS):
                 show = say if arguments.verbose else _steps_only
-                identity = build(client, image, arguments.base_image, show)
+                identity = build(client, image, arguments.base_image, show, fresh=arguments.fresh)
             say(f"  {identity}")
             if arguments.save is not None:
                 say(f"  {save(client, image, arguments.save)}")

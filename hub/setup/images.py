@@ -154,8 +154,18 @@ def hub_requirements() -> list[str]:
     return [*project["dependencies"], *project["optional-dependencies"]["postgresql"]]
 
 
-def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[str], None]) -> str:
-    """Build an image on the engine behind `client`; return its id. Raise SetupError with the builder's last words."""
+def build(
+    client: Any,
+    image: Image,
+    base_image: str | None,
+    on_line: Callable[[str], None],
+    *,
+    fresh: bool = False,
+) -> str:
+    """Build an image on the engine behind `client`; return its id. `fresh`: without layers of earlier builds.
+
+    Raise SetupError with the builder's last words.
+    """
     arguments = {}
     if base_image is not None:
         arguments["BASE_IMAGE"] = base_image
@@ -168,6 +178,7 @@ def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[
             tag=image.tag,
             buildargs=arguments,
             labels=labels(image),
+            nocache=fresh,
             rm=True,
             forcerm=True,
             decode=True,

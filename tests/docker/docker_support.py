@@ -90,11 +90,14 @@ def make_backend(
 
 
 @contextlib.asynccontextmanager
-async def make_bench(folder: Path, engine: Engine, *, root: bool = True) -> AsyncIterator[Bench]:
-    """Yield a bench; whatever a test leaves is ended and must leave nothing."""
+async def make_bench(
+    folder: Path, engine: Engine, *, root: bool = True, image: str = "minimal"
+) -> AsyncIterator[Bench]:
+    """Yield a bench of the runtime `image`; whatever a test leaves is ended and must leave nothing."""
     installation = secrets.token_hex(6)
-    image = image_called("minimal").tag
-    settings = ContainerSettings(installation, image, f"minicolab-{installation}", root=root)
+    settings = ContainerSettings(
+        installation, image_called(image).tag, f"minicolab-{installation}", root=root
+    )
     bench = Bench(make_backend(folder / "runtimes", engine, settings), folder / "runtimes", engine, settings)
     try:
         yield bench
