@@ -27,9 +27,9 @@ def key() -> str:
     """Return the hash of what decides how the examples run in the image."""
     image = images.image_called(NAME)
     assert image.entry is not None
-    digest = hashlib.sha256(f"{image.entry.pins}{image.entry.system_packages}{source_hash()}".encode())
-    recipe = (images.constraints_of(image.entry), images.IMAGES / "runtime" / "Dockerfile")
-    for path in (*recipe, *sorted(examples.EXAMPLES.glob("*.ipynb")), Path(examples.__file__)):
+    digest = hashlib.sha256(f"{images.pins_of(image.entry)} {source_hash()}".encode())
+    recipe = images.IMAGES / "runtime" / "Dockerfile"
+    for path in (recipe, *sorted(examples.EXAMPLES.glob("*.ipynb")), Path(examples.__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
