@@ -1,4 +1,4 @@
-"""`minicolab images list|build|values`."""
+"""`minicolab images list|build|check|values`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from hub.cli.common import IO_ERROR, SETTINGS, TRY_LATER, USAGE, fail, print_json
-from hub.setup.images import HUB, Image, build, image_called, known_images, push, save
+from hub.setup.images import HUB, Image, build, constraints_of, image_called, known_images, push, save
+from hub.setup.pins import check_pins
 from hub.setup.runtime_environment import CATALOGUE
 from hub.setup.steps import SetupError, say, step
 from spawner.catalogue import CatalogueError, load_catalogue, record_image
@@ -53,6 +54,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     build.add_argument("--verbose", action="store_true", help="show every line of the builder")
     _add_engine(build)
     build.set_defaults(run=_build)
+    check = images.add_parser("check", help="ask the package index whether all pins of runtimes can be had")
+    check.add_argument("names", nargs="*", metavar="NAME", help="runtimes (default: all)")
+    check.set_defaults(run=_check)
     values = images.add_parser("values", help="print the chart's values for the images of a catalogue")
     values.add_argument("catalogue", type=Path, metavar="FILE", help="as `images build --record` wrote it")
     values.add_argument(
@@ -154,6 +158,27 @@ def _push(client: Any, image: Image, registry: str, record: Path | None) -> None
     if record is not None:
         size = int(client.images.get(image.tag).attrs["Size"])
         record_image(record, CATALOGUE, registry, image.name, digest, size)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Say of each runtime whether its pins can be had together; end with 74 when one can not."""
+    good = True
+    try:
+        images = [image_called(name) for name in arguments.names] or known_images()
+    except SetupError as error:
+        fail(IO_ERROR, str(error))
+    for image in images:
+        if image.entry is None:
+            continue
+        try:
+            problems = check_pins(image.entry.pins, constraints_of(image.entry))
+        except SetupError as error:
+            problems = [str(error)]
+        print(
+            f"{image.name}: " + ("all can be had" if not problems else "\n  ".join(["", *problems]).strip())
+        )
+        good = good and not problems
+    return 0 if good else IO_ERROR
 
 
 def _values(arguments: argparse.Namespace) -> int:

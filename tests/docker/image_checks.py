@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from hub.setup.images import Image, constraints_of, labels
 from support.docker_engine import Engine
 
+REVISION = "org.opencontainers.image.revision"  # of the tree when it was built, which may have gone on since
 # Printed by the image's own interpreter: modules without their compiled form (a package's tests may lack it, and files for
 # another Python can not have it), and the bill of materials as it is now.
 LOOK = """
@@ -48,7 +50,9 @@ def check_runtime_image(engine: Engine, image: Image, tag: str | None = None) ->
     """Assert that a built image is what its recipe promises; return what was found in it."""
     assert image.entry is not None
     config = json.loads(engine.docker("image", "inspect", tag or image.tag).stdout)[0]["Config"]
-    assert labels(image).items() <= config["Labels"].items()
+    wanted = {name: value for name, value in labels(image).items() if name != REVISION}
+    assert wanted.items() <= config["Labels"].items()
+    assert re.fullmatch("[0-9a-f]{40}|", config["Labels"].get(REVISION, ""))
     assert config["User"] == "1000:1000"
     found = look_into(engine, tag or image.tag)
     assert "uid=1000(runtime) gid=1000(runtime)" in found["id"]

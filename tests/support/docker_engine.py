@@ -43,6 +43,10 @@ NEEDED = {
     "nsenter": "util-linux",
 }
 BASE_IMAGE = "docker.io/local/debian:bookworm"
+REMAPPED_USER, REMAPPED_ROOT = (
+    "games",
+    200_000,
+)  # a user that every Debian has, and whom its containers' root is
 # What this machine trusts besides Debian's own authorities, so that pip in a build trusts it too.
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 BASE_DOCKERFILE = """\
@@ -80,10 +84,13 @@ class Engine:
             raise AssertionError(f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done
 
-    def restart(self) -> None:
-        """End the daemon and start it again; containers live on."""
+    def restart(self, *, remapped: bool = False) -> None:
+        """End the daemon and start it again; containers live on.
+
+        `remapped`: with images and containers of its own, whose root is another user of this machine.
+        """
         _end_daemon(self.folder)
-        _start_daemon(self.folder, self.holder)
+        _start_daemon(self.folder, self.holder, remapped=remapped)
 
 
 def missing() -> str | None:
@@ -217,16 +224,16 @@ def _start_namespaces(folder: Path) -> int:
     return holder
 
 
-def _start_daemon(folder: Path, holder: int) -> None:
-    (folder / "daemon.json").write_text(
-        json.dumps(
-            {
-                "default-address-pools": [{"base": POOL, "size": 24}],
-                "live-restore": True,
-                "insecure-registries": [f"{MACHINE_SIDE}/32"],  # that of a test
-            }
-        )
-    )
+def _start_daemon(folder: Path, holder: int, *, remapped: bool = False) -> None:
+    settings: dict[str, Any] = {
+        "default-address-pools": [{"base": POOL, "size": 24}],
+        "live-restore": True,
+        "insecure-registries": [f"{MACHINE_SIDE}/32"],  # that of a test
+    }
+    if remapped:
+        _give_users(folder, holder)
+        settings["userns-remap"] = REMAPPED_USER
+    (folder / "daemon.json").write_text(json.dumps(settings))
     _spawn(
         [
             *("nsenter", f"--net=/run/netns/{NAME}", f"--mount=/proc/{holder}/ns/mnt"),
@@ -246,6 +253,16 @@ def _start_daemon(folder: Path, holder: int) -> None:
     inside = ["nsenter", f"--net=/run/netns/{NAME}", "iptables", "-w"]
     if subprocess.run([*inside, "-C", *rule], check=False, stderr=subprocess.DEVNULL).returncode != 0:
         subprocess.run([*inside, "-I", *rule], check=True)
+
+
+def _give_users(folder: Path, holder: int) -> None:
+    """Give a user of the machine subordinate users, in the engine's mount namespace alone."""
+    for name in ("subuid", "subgid"):
+        path, target = folder / name, Path("/etc", name)
+        path.write_text(f"{REMAPPED_USER}:{REMAPPED_ROOT}:65536\n")
+        target.touch()
+        inside = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", "mount", "--bind", str(path), str(target)]
+        subprocess.run(inside, check=True)
 
 
 def _spawn(command: list[str], folder: Path, name: str) -> int:
