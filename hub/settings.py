@@ -138,6 +138,12 @@ class RuntimeSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _catalogue_is_found_from_everywhere(self) -> RuntimeSettings:
+        if self.catalogue is not None and not self.catalogue.is_absolute():
+            raise ValueError("catalogue must be a whole path, such as /etc/minicolab/catalogue.yaml")
+        return self
+
+    @model_validator(mode="after")
     def _kubernetes_knows_its_image(self) -> RuntimeSettings:
         if self.backend == "kubernetes" and self.kubernetes.image is None:
             raise ValueError("backend is kubernetes but kubernetes.image is not set")

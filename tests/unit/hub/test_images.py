@@ -148,6 +148,11 @@ def test_the_settings_name_the_catalogue_that_says_which_image_runs(tmp_path: Pa
         runtime_image(Settings(runtimes=runtimes))
 
 
+def test_a_catalogue_is_named_by_its_whole_path() -> None:
+    with pytest.raises(ValueError, match="catalogue must be a whole path"):
+        RuntimeSettings(catalogue=Path("catalogue.yaml"))
+
+
 def test_the_list_says_so_when_no_engine_answers(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = argparse.Namespace(docker="unix:///nonexistent/docker.sock", prefix="p", json=True)
     assert command._list(arguments) == 0
