@@ -17,14 +17,14 @@ from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
 from hub.quota_settings import BudgetSettings, QuotaSettings, RuleSettings
 from hub.settings import Service, Settings, SettingsError
-from hub.setup.images import PREFIX
-from hub.setup.runtime_environment import environment_for
+from hub.setup.runtime_environment import catalogue_of, environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
 from quota.sql import create_engine
 from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
-from spawner.environment import Progress
+from spawner.catalogue import CatalogueEntry
+from spawner.environment import Progress, RuntimeEnvironment
 from spawner.kubernetes.model import Flavor as PodFlavor
 from spawner.kubernetes.model import Installation
 from spawner.local.backend import LocalBackend
@@ -48,7 +48,7 @@ def make_backend(service: Service) -> RuntimeBackend:
         return _docker_backend(service)
     if service.settings.runtimes.backend == "kubernetes":
         return _kubernetes_backend(service)
-    _, environment = environment_for(service.settings.runtimes.environment)
+    _, environment = _environment(service)
     local = service.settings.runtimes.local
     return LocalBackend(
         service.runtimes_folder,
@@ -139,17 +139,28 @@ def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str,
     return tuple(t.model_dump(exclude_none=True) for t in tolerations)
 
 
+def _environment(service: Service) -> tuple[CatalogueEntry, RuntimeEnvironment]:
+    runtimes = service.settings.runtimes
+    return environment_for(runtimes.environment, runtimes.catalogue)
+
+
+def runtime_image(settings: Settings) -> str:
+    """Return what the catalogue says the image of runtimes is: by its digest, where it has one."""
+    runtimes = settings.runtimes
+    entry, _ = environment_for(runtimes.environment, runtimes.catalogue)
+    return entry.image.reference(catalogue_of(runtimes.catalogue).registry)
+
+
 def _docker_backend(service: Service) -> RuntimeBackend:
     from gpu_scheduler.nvml import NvmlInventory  # not needed by who runs no containers
     from spawner.docker.backend import DockerBackend
     from spawner.docker.containers import ContainerSettings
 
     docker = service.settings.runtimes.docker
-    entry, _ = environment_for(service.settings.runtimes.environment)
     installation = hashlib.sha256(str(service.state).encode()).hexdigest()[:12]
     settings = ContainerSettings(
         installation=installation,
-        image=docker.image or f"{PREFIX}/{entry.image}",
+        image=docker.image or runtime_image(service.settings),
         network=docker.network or f"minicolab-{installation}",
         root=docker.mode == "root",
         disk_bytes=docker.disk,
@@ -169,7 +180,7 @@ def environment_status(service: Service) -> Progress:
     """Return how far the runtime environment is; an image brings its own, and its pull is told by the start itself."""
     if service.settings.runtimes.backend != "local":
         return Progress("complete", "In the runtime's image", 1.0, 0.0)
-    _, environment = environment_for(service.settings.runtimes.environment)
+    _, environment = _environment(service)
     return environment.status()
 
 

@@ -115,11 +115,12 @@ def make_backend(
 
 
 @contextlib.asynccontextmanager
-async def make_bench(folder: Path, engine: Engine, **changes: object) -> AsyncIterator[Bench]:
-    """Yield a bench with these settings; whatever a test leaves is ended and must leave nothing."""
+async def make_bench(
+    folder: Path, engine: Engine, *, image: str = "minimal", **changes: object
+) -> AsyncIterator[Bench]:
+    """Yield a bench of the runtime `image` with these settings; whatever a test leaves is ended and must leave nothing."""
     installation = secrets.token_hex(6)
-    image = image_called("minimal").tag
-    plain = ContainerSettings(installation, image, f"minicolab-{installation}")
+    plain = ContainerSettings(installation, image_called(image).tag, f"minicolab-{installation}")
     settings = replace(plain, **changes)  # type: ignore[arg-type]
     bench = Bench(make_backend(folder / "runtimes", engine, settings), folder / "runtimes", engine, settings)
     try:

@@ -78,6 +78,20 @@ async def test_a_runtime_works_and_its_drive_is_the_machines_owners(shifted: Ben
     assert new.read_text() == "from inside"
 
 
+@pytest.mark.parametrize("shifted", [(True, None)], ids=["root"], indirect=True)
+async def test_root_installs_packages_and_is_nobody_on_the_machine(shifted: Bench) -> None:
+    runtime = await shifted.start()
+    told = await runtime.run(
+        "import os, subprocess\n"
+        "open('mine.txt', 'w').write('x')\n"
+        "done = subprocess.run('apt-get update -qq && apt-get install -y -qq tree && tree --version',"
+        " shell=True, capture_output=True, text=True)\n"
+        "print(os.getuid(), done.returncode, done.stdout + done.stderr)"
+    )
+    assert told.startswith("0 0 ") and "tree v" in told
+    assert (shifted.folder / runtime.id / "content" / "mine.txt").stat().st_uid != 0
+
+
 async def test_content_is_kept_and_restored_with_the_right_owner(shifted: Bench) -> None:
     runtime = await shifted.start(snapshot_bytes=1 << 20)
     await runtime.run("open('a.txt', 'w').write('mine')")
