@@ -46,9 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="minicolab-bench-") as scratch:
         plain = PlainHub(Path(scratch) / "plain")
-        ours = Minicolab(
-            Path(scratch) / "minicolab", OWN_PROCESSES.format(environment=arguments.environment)
-        )
+        ours = Minicolab(Path(scratch) / "minicolab", OWN_PROCESSES.format(environment=arguments.environment))
         figures: dict[str, dict[str, list[float]]] = {}
 
         def note(name: str, side: str, value: float) -> None:

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from peers import Minicolab, PlainHub
+
 from hub.settings import cache_folder
 from hub.setup.images import image_called
 from hub.setup.runtime_environment import ROOT
-from peers import Minicolab, PlainHub
 from support import docker_engine
 from support.archives import image_archives
 from support.docker_engine import MACHINE_SIDE, Engine
@@ -124,9 +125,9 @@ def _constraints() -> str:
 
 def _plain_archive() -> Path:
     """Return the single-user image as an archive, kept in the cache."""
-    key = hashlib.sha256(
-        json.dumps([PLAIN_DOCKERFILE, *SINGLE_USER, _constraints()]).encode()
-    ).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([PLAIN_DOCKERFILE, *SINGLE_USER, _constraints()]).encode()).hexdigest()[
+        :12
+    ]
     archive = cache_folder() / "bench" / f"singleuser-{key}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def on_kubernetes(scratch: Path) -> Iterator[Sides]:
     """Run a cluster while inside, and yield the two sides, each with a namespace of its own."""
     from cluster.harness import lifecycle
 
-    archives = (image_archives()["minimal"], _plain_archive())
+    archives = (image_archives(["minimal"])["minimal"], _plain_archive())
     state = scratch / "cluster"
     with contextlib.ExitStack() as stack:
         stack.callback(lifecycle.down, state)
@@ -192,5 +193,5 @@ def on_kubernetes(scratch: Path) -> Iterator[Sides]:
 def prepare() -> None:
     """Build what is kept: the peers' environment, the images, and their archives for a cluster."""
     peer_programs()
-    image_archives()
+    image_archives(["minimal"])
     _plain_archive()
