@@ -122,7 +122,7 @@ def _become(order: dict[str, object]) -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd()  # as `python -m` does
+        sys.path[0] = str(Path.cwd())  # as `python -m` does
     sys.orig_argv = command
     sys.argv = [str(Path(__file__).with_name("kernel.py")), *command[3:]]
     show_command(command)
