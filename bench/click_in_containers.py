@@ -52,15 +52,18 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=5, metavar="N", help="how often one user clicks alone")
     parser.add_argument("--together", type=int, default=2, metavar="N", help="how often all click at once")
     parser.add_argument("--users", type=int, default=10, metavar="N", help="how many click at once")
+    parser.add_argument(
+        "--image", choices=container_peers.SINGLE_USER, default="bare", help="of the plain side"
+    )
     arguments = parser.parse_args()
     if arguments.engine == "prepare":
-        container_peers.prepare()
+        container_peers.prepare(arguments.image)
         return
     users = [f"user{number}" for number in range(arguments.users)]
     took: dict[tuple[int, str], list[float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="minicolab-bench-") as scratch,
-        ENGINES[arguments.engine](Path(scratch)) as sides,
+        ENGINES[arguments.engine](Path(scratch), arguments.image) as sides,
     ):
         peers = {"plain": sides.plain, "minicolab": sides.ours}
         for peer in peers.values():

@@ -1,7 +1,8 @@
 """The two sides of the comparison on containers: a Docker engine or a cluster of our own, and what each side needs on it.
 
 The plain side is what an administrator gets who follows the spawner's documentation: JupyterHub 6.1 with DockerSpawner or KubeSpawner,
-a single-user image without more than it needs, no limits, the kernel's packages those of our `minimal` runtime.
+a single-user image, no limits, packages of the versions of our `minimal` runtime. The image is `bare`, with nothing but the server and
+a kernel, or `lab`, with JupyterLab besides, as in the image that the spawners start when nobody says another.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from support.archives import image_archives
 from support.docker_engine import MACHINE_SIDE, Engine
 
 PEER_PACKAGES = ("jupyterhub==6.1.1", "dockerspawner==14.0.0", "jupyterhub-kubespawner==7.1.0")
-PLAIN_IMAGE = "docker.io/local/bench-singleuser:1"
+PLAIN_IMAGE = "docker.io/local/bench-singleuser:{kind}"
 PLAIN_NETWORK = "bench-plain"
-SINGLE_USER = ("jupyterhub==6.1.1", "jupyter_server", "ipykernel")
+SINGLE_USER = {
+    "bare": ("jupyterhub==6.1.1", "jupyter_server", "ipykernel"),
+    "lab": ("jupyterhub==6.1.1", "jupyter_server", "ipykernel", "jupyterlab==4.6.6"),
+}
 PLAIN_DOCKERFILE = """\
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
@@ -107,50 +111,50 @@ def peer_programs() -> Path:
     return folder / "bin"
 
 
-def build_plain_image(engine: Engine) -> str:
-    """Build the single-user image on `engine`; return its name."""
+def build_plain_image(engine: Engine, kind: str) -> str:
+    """Build a single-user image on `engine`; return its name."""
+    name = PLAIN_IMAGE.format(kind=kind)
     with tempfile.TemporaryDirectory() as scratch:
         context = Path(scratch)
         (context / "Dockerfile").write_text(PLAIN_DOCKERFILE)
-        (context / "requirements.txt").write_text("\n".join(SINGLE_USER) + "\n")
+        (context / "requirements.txt").write_text("\n".join(SINGLE_USER[kind]) + "\n")
         (context / "constraints.txt").write_text(_constraints())
         base = docker_engine.base_image(engine)
-        engine.docker("build", "-t", PLAIN_IMAGE, "--build-arg", f"BASE_IMAGE={base}", str(context))
-    return PLAIN_IMAGE
+        engine.docker("build", "-t", name, "--build-arg", f"BASE_IMAGE={base}", str(context))
+    return name
 
 
 def _constraints() -> str:
     return (ROOT / "images" / "runtime" / "constraints" / "minimal.txt").read_text("utf-8")
 
 
-def _plain_archive() -> Path:
-    """Return the single-user image as an archive, kept in the cache."""
-    key = hashlib.sha256(json.dumps([PLAIN_DOCKERFILE, *SINGLE_USER, _constraints()]).encode()).hexdigest()[
-        :12
-    ]
-    archive = cache_folder() / "bench" / f"singleuser-{key}.tar"
+def _plain_archive(kind: str) -> Path:
+    """Return a single-user image as an archive, kept in the cache."""
+    made_of = json.dumps([PLAIN_DOCKERFILE, *SINGLE_USER[kind], _constraints()])
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    archive = cache_folder() / "bench" / f"singleuser-{kind}-{key}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
         with docker_engine.engine() as engine:
             draft = archive.with_suffix(".draft")
-            engine.docker("save", "-o", str(draft), build_plain_image(engine))
+            engine.docker("save", "-o", str(draft), build_plain_image(engine, kind))
             draft.replace(archive)
     return archive
 
 
 @contextmanager
-def on_docker(scratch: Path) -> Iterator[Sides]:
+def on_docker(scratch: Path, kind: str) -> Iterator[Sides]:
     """Run an engine while inside, and yield the two sides on it."""
     if why_not := docker_engine.missing():
         sys.exit(why_not)
     with docker_engine.engine() as engine:
         docker_engine.build_image(engine, "minimal")
-        build_plain_image(engine)
+        plain = build_plain_image(engine, kind)
         engine.docker("network", "create", PLAIN_NETWORK)
         yield Sides(
             PlainHub(
                 scratch / "plain",
-                spawner=DOCKER_SPAWNER.format(image=PLAIN_IMAGE, network=PLAIN_NETWORK),
+                spawner=DOCKER_SPAWNER.format(image=plain, network=PLAIN_NETWORK),
                 programs=peer_programs(),
                 hub_address=MACHINE_SIDE,
                 environment={"DOCKER_HOST": engine.url},
@@ -160,11 +164,11 @@ def on_docker(scratch: Path) -> Iterator[Sides]:
 
 
 @contextmanager
-def on_kubernetes(scratch: Path) -> Iterator[Sides]:
+def on_kubernetes(scratch: Path, kind: str) -> Iterator[Sides]:
     """Run a cluster while inside, and yield the two sides, each with a namespace of its own."""
     from cluster.harness import lifecycle
 
-    archives = (image_archives(["minimal"])["minimal"], _plain_archive())
+    archives = (image_archives(["minimal"])["minimal"], _plain_archive(kind))
     state = scratch / "cluster"
     with contextlib.ExitStack() as stack:
         stack.callback(lifecycle.down, state)
@@ -178,7 +182,7 @@ def on_kubernetes(scratch: Path) -> Iterator[Sides]:
         yield Sides(
             PlainHub(
                 scratch / "plain",
-                spawner=KUBE_SPAWNER.format(namespace=theirs, image=PLAIN_IMAGE),
+                spawner=KUBE_SPAWNER.format(namespace=theirs, image=PLAIN_IMAGE.format(kind=kind)),
                 programs=peer_programs(),
                 hub_address=cluster.machine_address,
                 environment={"KUBECONFIG": str(cluster.kubeconfig)},
@@ -190,8 +194,8 @@ def on_kubernetes(scratch: Path) -> Iterator[Sides]:
         )
 
 
-def prepare() -> None:
+def prepare(kind: str) -> None:
     """Build what is kept: the peers' environment, the images, and their archives for a cluster."""
     peer_programs()
     image_archives(["minimal"])
-    _plain_archive()
+    _plain_archive(kind)
