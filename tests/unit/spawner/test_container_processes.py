@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from spawner.container.machine import before_server
+from spawner.container.server import limit
 from spawner.supervisor import linux
 
 MOST, SOMEBODY = 20, 65534
@@ -20,7 +20,7 @@ def as_in_a_container() -> None:
     if os.geteuid() == 0:
         os.setuid(SOMEBODY)  # the machine's root is never limited
     linux.unshare(linux.CLONE_NEWUSER)
-    before_server(MOST)
+    limit(MOST)
 
 
 def begin(count: int) -> subprocess.Popen[str]:
@@ -69,6 +69,6 @@ def test_in_the_machines_own_user_namespace_nothing_is_limited() -> None:
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: before_server(1),
+        preexec_fn=lambda: limit(1),
     )
     assert done.stdout.split()[2] != "1" or linux.in_own_user_namespace()
