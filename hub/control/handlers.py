@@ -198,13 +198,13 @@ class RuntimesHandler(ControlHandler):
 
     def _device(self, accelerator: str) -> str | None:
         """Return the device file granted for the accelerator. Raise 400 unknown, 409 not available."""
+        if accelerator == NONE:
+            return None
         held = held_devices(self.control)
         offered = {f.name: f for f in self.control.accelerators.flavors(held)}
         if accelerator not in offered:
             message = f"Unknown accelerator '{printable(accelerator, 40)}'. Available: {', '.join(offered)}."
             raise ApiError(400, "unknown_accelerator", message, field="accelerator")
-        if accelerator == NONE:
-            return None
         device = self.control.accelerators.pick(accelerator, held)
         if device is None and offered[accelerator].available and self.control.accelerators.queues:
             return None  # it is waited for

@@ -28,6 +28,7 @@ from quota import policy
 from quota.model import LIVE, Reason, Session, State
 from quota.ports import Fenced
 from quota.service import Sessions
+from quota.together import Together
 from spawner.model import PHASE_SENTENCES, Budget, EndReason, Observed, Phase
 from spawner.ports import BackendError, RuntimeBackend
 from storage_mount.errors import StorageError
@@ -79,12 +80,15 @@ class Orchestrator:
         self._claims = claims
         self._snapshots, self._drives_at_start, self._scribe = snapshots, drives_at_start, scribe
         self._sessions = sessions
+        self._together = Together(sessions.ledger)
         self.backend = backend
         self.hub = hub
         self._channels = Channels(epoch)
         self._carried: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Task[Session]] = {}
-        self.ends = Ends(service.settings.quota, sessions, backend, self._publish, self._carry_stop)
+        self.ends = Ends(
+            service.settings.quota, sessions, self._together, backend, self._publish, self._carry_stop
+        )
         self._to_forget: set[tuple[str, str]] = set()  # (user, server) the hub has not forgotten yet
         self._forgetting: set[str] = set()
         self._background: list[asyncio.Task[None]] = []
@@ -164,7 +168,8 @@ class Orchestrator:
             await self._finish(session.id, failed.reason, failed=True)
             return
         observed = await self.backend.observe(session.id)
-        ready = self._sessions.ready(session.id, observed.ready_boottime if observed is not None else None)
+        ready_at = observed.ready_boottime if observed is not None else None
+        ready = await self._together.write(lambda: self._sessions.ready(session.id, ready_at))
         if ready.state is State.READY:
             await self._publish("ready", ready)
             self.ends.look_soon()
@@ -293,8 +298,10 @@ class Orchestrator:
                 return
 
     async def _stop(self, session_id: str, reason: Reason) -> Session:
-        before = self._sessions.ledger.get(session_id)
-        stopping = self._sessions.stopping(session_id, reason)
+        def begin() -> tuple[Session | None, Session]:
+            return self._sessions.ledger.get(session_id), self._sessions.stopping(session_id, reason)
+
+        before, stopping = await self._together.write(begin)
         if stopping.state in STOPPED_STATES:
             return stopping
         await self._publish("phase", stopping)
@@ -305,11 +312,11 @@ class Orchestrator:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             await self._forget(stopping.user, session_id)
-        reason = stopping.reason or reason
+        why = stopping.reason or reason
         await self.backend.stop(
-            session_id, reason=EndReason(reason.code, reason.message), grace_seconds=STOP_GRACE_SECONDS
+            session_id, reason=EndReason(why.code, why.message), grace_seconds=STOP_GRACE_SECONDS
         )
-        return await self._finish(session_id, reason)
+        return await self._finish(session_id, why)
 
     async def _finish(
         self,
@@ -319,9 +326,15 @@ class Orchestrator:
         failed: bool = False,
         ended_boottime: float | None = None,
     ) -> Session:
-        before = self._sessions.ledger.get(session_id)
-        session = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
-        if before is None or before.state in LIVE:
+        def end() -> tuple[Session, bool]:
+            known = self._sessions.ledger.get(session_id)
+            if known is not None and known.state not in LIVE:
+                return known, False  # the end was seen twice
+            ended = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
+            return ended, True
+
+        session, first = await self._together.write(end)
+        if first:
             brought = asyncio.Event()
             self._tend(self._take_over(session, brought))
             self.ends.look_soon()
@@ -379,7 +392,8 @@ class Orchestrator:
     # -- telling -----------------------------------------------------------------------------------------------
 
     async def _phase(self, session_id: str, phase: Phase, message: str) -> None:
-        await self._publish("phase", self._sessions.phase(session_id, phase, message))
+        session = await self._together.write(lambda: self._sessions.phase(session_id, phase, message))
+        await self._publish("phase", session)
 
     async def _publish(self, name: str, session: Session, **more: object) -> None:
         await self.channel(session.id).publish(name, {**self.model(session), **more})
