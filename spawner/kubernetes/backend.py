@@ -183,10 +183,10 @@ class KubernetesBackend(ContainerBackend):
                         if (last.phase, last.sentence) != told:
                             told = (last.phase, last.sentence)
                             on_phase(*told)
+                        elif await self._node_is_lost(pod):
+                            raise BackendError(phases.NODE_LOST.code, phases.NODE_LOST.message)
                         if last.failure is not None:
                             raise BackendError(last.failure.code, last.failure.message)
-                        if await self._node_is_lost(pod):
-                            raise BackendError(phases.NODE_LOST.code, phases.NODE_LOST.message)
                         place = self._place(pod)
                         if place.host is not None and last.phase is Phase.SERVER:
                             return place

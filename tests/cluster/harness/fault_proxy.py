@@ -84,9 +84,20 @@ class Exchange:
     """One request, and what a fault may do with it."""
 
     request: Request
+    heard: asyncio.StreamReader
     client: asyncio.StreamWriter
     upstream: Callable[[Request], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
     over: asyncio.Event
+
+    async def until_given_up(self) -> None:
+        """Return when the client has gone away, or the proxy ends."""
+        waits = [asyncio.ensure_future(work) for work in (self.heard.read(), self.over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def forward_all(self) -> bytes:
         """Pass the request on and return the whole reply, none of which the client has seen."""
@@ -162,7 +173,7 @@ def hang() -> Fault:
     """Take the request and never say a word; the API server does not hear of it."""
 
     async def fault(exchange: Exchange) -> None:
-        await exchange.over.wait()
+        await exchange.until_given_up()
 
     return fault
 
@@ -223,7 +234,7 @@ def silent() -> Fault:
     async def fault(exchange: Exchange) -> None:
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         await exchange.reply(head.encode())
-        await exchange.over.wait()
+        await exchange.until_given_up()
 
     return fault
 
@@ -349,7 +360,7 @@ class FaultProxy:
         with self._lock:
             rule = next((rule for rule in self._rules if rule.befalls(request)), None)
         if rule is not None:
-            await rule.fault(Exchange(request, writer, self._upstream, self._over))
+            await rule.fault(Exchange(request, reader, writer, self._upstream, self._over))
             return
         answers, target = await self._upstream(request)
         back = asyncio.ensure_future(_carry(answers, writer))
