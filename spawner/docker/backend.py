@@ -50,6 +50,7 @@ class DockerBackend(ContainerBackend):
     """Runtimes as containers made with `settings` on the engine at `url`."""
 
     name = "docker"
+    keeps_content = True
 
     def __init__(
         self,
