@@ -100,7 +100,12 @@ class Orchestrator:
 
     def snapshot_bytes(self, user: str) -> int:
         """Return how much of /content is kept when a runtime of this user ends."""
-        return self.ends.quota.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+        return self.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+
+    @property
+    def snapshot_max(self) -> int:
+        """The most of /content that is kept of any runtime here; 0: nothing is."""
+        return self.ends.quota.snapshot_max if self.backend.keeps_content else 0
 
     async def keep_content_of_running(self, user: str) -> None:
         """Tell a user's running runtimes whether /content is to be kept."""

@@ -64,6 +64,7 @@ class ContainerBackend(Supervised, ABC):
     """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key)."""
 
     name: str
+    keeps_content = False
 
     def __init__(self, supervisor_key: Callable[[str], bytes]) -> None:
         self._supervisor_key = supervisor_key

@@ -51,6 +51,7 @@ class DockerBackend(ContainerBackend):
     """
 
     name = "docker"
+    keeps_content = True
 
     def __init__(
         self,

@@ -192,8 +192,8 @@ def test_a_drive_that_is_revoked_under_an_open_file_is_gone_for_every_path_and_t
 ) -> None:
     pod = node.pod(drive())
     node.wait_seen(pod)
-    node.run(pod, f"(exec 3> {INSIDE}/{A}/held; while :; do echo x >&3; sleep 0.1; done) > /dev/null 2>&1 &")
-    held = node.root / "drive" / ADA / "held"
+    node.run(pod, f"(exec 3> {INSIDE}/{A}/open; while :; do echo x >&3; sleep 0.1; done) > /dev/null 2>&1 &")
+    held = node.root / "drive" / ADA / "open"
     until(held.exists)
     node.ask(pod)
     node.wait_empty(pod)
@@ -205,6 +205,7 @@ def test_a_drive_that_is_revoked_under_an_open_file_is_gone_for_every_path_and_t
     node.delete(pod, "--grace-period=1")
     node.wait_gone()
     assert set(held.read_text()) == {"x", "\n"}
+    held.unlink()
 
 
 @pytest.fixture
@@ -230,10 +231,10 @@ def test_a_volume_that_is_full_or_read_only_says_so_inside_and_loses_nothing(oth
     with image.open("wb") as file:
         file.truncate(32 << 20)
     enter("mkfs.ext4", "-q", str(image))
-    script = (
-        f"mount -o loop {image} {filled} && cp -a {node.root}/. {filled} && mount --move {filled} {node.root}"
-    )
-    enter("sh", "-ec", script)
+    enter("mount", "-o", "loop", str(image), str(filled))
+    enter("cp", "-a", f"{node.root}/.", str(filled))
+    enter("umount", str(filled))
+    enter("mount", "-o", "loop", str(image), str(node.root))
     node.start()
     pod = node.pod(drive())
     node.wait_seen(pod)

@@ -119,6 +119,12 @@ def test_without_drives_by_the_plugin_nothing_is_privileged(helm: Helm, drives: 
     assert yaml.safe_load(text)["runtimes"]["kubernetes"]["drives"] == drives
 
 
+def test_drives_by_sub_path_need_the_claim_they_are_a_part_of(helm: Helm) -> None:
+    for setting in ('drives="subpath"', 'drive_claim="drive"'):
+        with pytest.raises(Refused, match="drives: subpath and drive_claim need each other"):
+            helm.render(sets=(f"config.runtimes.kubernetes.{setting}",))
+
+
 def test_each_account_may_do_what_its_work_needs_and_no_more(helm: Helm) -> None:
     objects = helm.render(EVERYTHING, release="r")
     look = {("lab-runtimes", "pods", verb) for verb in ("get", "list", "watch")}

@@ -55,6 +55,7 @@ class FileBackend:
     """A spawner.ports.RuntimeBackend whose runtimes are files in a folder: `<id>.json` lives, `<id>.end` says why it ended."""
 
     name = "fake"
+    keeps_content = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
