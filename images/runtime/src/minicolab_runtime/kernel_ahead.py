@@ -108,7 +108,7 @@ def fork() -> KernelAhead | None:
 
 def _import_the_rest() -> None:
     """Import what `minicolab_runtime.kernel` is going to."""
-    for name in ("ipykernel.kernelapp", "google.colab._kernel", "google.colab"):
+    for name in ("ipykernel.kernelapp", "google.colab._kernel", "google.colab", "minicolab_runtime.kernel"):
         importlib.import_module(name)
 
 
