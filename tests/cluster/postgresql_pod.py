@@ -37,7 +37,7 @@ class Server:
         return _secret(namespace, name, {"ca.pem": self.authority})
 
     def psql(self, sql: str, *, database: str = "postgres") -> str:
-        """Run statements as its superuser; return what they print, without headings. Raise CalledProcessError."""
+        """Run statements as its superuser; return what they print, without headings. Fail with what it says when one fails."""
         where = {
             "host": self.host,
             "hostaddr": self.address,
@@ -55,9 +55,10 @@ class Server:
             env={**os.environ, "PGPASSWORD": PASSWORD},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=60,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
 

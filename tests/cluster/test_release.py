@@ -147,7 +147,9 @@ def page(browser: Browser, release: Release) -> Iterator[Page]:
 
 def open_notebook(page: Page, release: Release, source: str) -> None:
     reply = page.request.post(
-        f"{release.app}{FILES}", data=notebook("hardware.ipynb", source), headers={"Origin": release.app}
+        f"{release.app}{FILES}",
+        data=notebook(f"hardware-{secrets.token_hex(3)}.ipynb", source),
+        headers={"Origin": release.app},
     )
     assert reply.ok, reply.text()
     page.goto(f"{release.app}/d/{reply.json()['id']}")

@@ -26,7 +26,7 @@ from tests.cluster.release_support import RUNTIMES, LongCell, Release, installed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-HOST, PASSWORD = "db.example.org", "a password of the installation's own"
+HOST, PASSWORD = "db.example.org", "a password that is long enough"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def test_enforced_policies_let_a_runtime_reach_what_it_may_and_nothing_else(site
         cluster.apply(pod)
         cluster.wait(strange, "pod/sh", "condition=Ready")
         until(lambda: {"sh", own, other} <= set(site.enforcer.ends), "the rules are behind")
-        connect = "nc -w 5 $0 $1 </dev/null >/dev/null 2>&1 && echo yes || echo no"
+        connect = "nc -w 5 $0 $1 -e /bin/true 2>/dev/null && echo yes || echo no"
         reached = {
             name
             for name, (host, port) in targets.items()
