@@ -25,6 +25,7 @@ from spawner.ports import BackendError
 log = logging.getLogger(__name__)
 
 WITH_QUOTAS = frozenset({"overlay2", "btrfs", "zfs", "devicemapper"})
+WITH_IMAGE = frozenset({"btrfs", "devicemapper"})  # their limits count the image too
 WATCH_SECONDS = 2.0
 MEASURE_SECONDS = 60.0  # at the latest; measuring walks through all that was written
 BLIND_SECONDS = 10.0  # where it is not seen how much room the engine has
@@ -47,7 +48,7 @@ def may_have_quotas(info: Mapping[str, Any]) -> bool:
 def is_refusal(error: APIError) -> bool:
     """Return whether the engine refused a limit of a layer."""
     why = str(error.explanation or error).lower()
-    return any(word in why for word in ("storage-opt", "storage opt", "quota", "size"))
+    return any(word in why for word in ("storage-opt", "storage opt", "pquota"))
 
 
 def full(most_bytes: int) -> EndReason:
@@ -64,6 +65,7 @@ class Layers:
     def __init__(self, engine: Engine, settings: ContainerSettings) -> None:
         self._engine, self._settings = engine, settings
         self._limited: bool | None = None if settings.disk_bytes is not None else False
+        self._counts_image: bool | None = None
         self._waiting, self._measuring = 0, None  # type: int, asyncio.Task[None] | None
 
     def are_limited(self) -> bool | None:
@@ -90,10 +92,13 @@ class Layers:
 
     async def make(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
         """Make a container with its layer limited where the engine can do that. Raise APIError, Unreachable."""
-        if self._limited is None and not may_have_quotas(await self._engine.look(lambda api: api.info())):
-            self._limited = False
+        if self._limited is not False and self._counts_image is None:
+            info = await self._engine.look(lambda api: api.info())
+            self._counts_image = info.get("Driver") in WITH_IMAGE
+            if not may_have_quotas(info):
+                self._limited = False
         if self._limited is not False:
-            option = {"StorageOpt": {"size": str(self._settings.disk_bytes)}}
+            option = {"StorageOpt": {"size": str(await self._size())}}
             limited = {**arguments, "HostConfig": {**arguments["HostConfig"], **option}}
             try:
                 made = await self._create(limited, name)
@@ -105,6 +110,14 @@ class Layers:
                 self._limited = False
                 log.warning("the engine can not limit layers: %s", error.explanation)
         return await self._create(arguments, name)
+
+    async def _size(self) -> int:
+        """Return what the engine is to limit a layer to."""
+        most = self._settings.disk_bytes or 0
+        if not self._counts_image:
+            return most
+        image = await self._engine.look(lambda api: api.inspect_image(self._settings.image))
+        return most + int(image["Size"])
 
     async def _create(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
         made: dict[str, Any] = await self._engine.call(
