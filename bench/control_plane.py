@@ -217,13 +217,16 @@ def fill(service: Any) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     sessions = Sessions(ledger, clock, boot)
     wide = replace(control_support_limits(), max_runtimes=PAST + LIVE)
+    ids = []
     for number in range(PAST + LIVE):
         request = Request(f"u{number % 1000}", f"f{number}", "n.ipynb", "NONE", "STANDARD", "local", None)
-        session, _ = sessions.begin(request, wide)
-        sessions.ready(session.id, None)
-        if number < PAST:
-            ledger.note(session.id, {"ready": clock.now() - timedelta(days=number % 365, hours=1)})
-            sessions.end(session.id, Reason("idle", "Idle."))
+        ids.append(sessions.begin(request, wide)[0].id)
+    with ledger.together():
+        for number, session in enumerate(ids):
+            sessions.ready(session, None)
+            if number < PAST:
+                ledger.note(session, {"ready": clock.now() - timedelta(days=number % 365, hours=1)})
+                sessions.end(session, Reason("idle", "Idle."))
 
 
 def control_support_limits() -> Any:

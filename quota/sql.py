@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     Boolean,
+    Connection,
     DateTime,
     Engine,
     Float,
@@ -136,6 +137,7 @@ class EpochRow(Base):
 
 # Read by columns, not as objects that follow their changes: many rows are read, and few are changed.
 _SESSIONS = SessionRow.metadata.tables[SessionRow.__tablename__]
+_BY_ID = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("wanted"))
 _KNOWN, _USED_AT = _SESSIONS.c.active_boottime, bindparam("boot", type_=Float)
 _NOTE_USE = (
     update(_SESSIONS)
@@ -184,14 +186,15 @@ class SqlLedger:
                 self._open.db = None
 
     @contextmanager
-    def _reading(self) -> Iterator[Database]:
+    def _reading(self) -> Iterator[Connection]:
         """What sees everything that was written so far, in an open transaction too."""
         db: Database | None = getattr(self._open, "db", None)
         if db is not None:
-            yield db
+            db.flush()
+            yield db.connection()
             return
-        with Database(self._engine) as db:
-            yield db
+        with self._engine.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Database]:
@@ -222,7 +225,7 @@ class SqlLedger:
 
     def get(self, session_id: str) -> Session | None:
         with self._reading() as db:
-            row = db.execute(select(_SESSIONS).where(SessionRow.id == session_id)).first()
+            row = db.execute(_BY_ID, {"wanted": session_id}).first()
             return _session(row) if row is not None else None
 
     def live(self, user: str | None = None) -> list[Session]:
@@ -312,11 +315,11 @@ class SqlLedger:
             )
 
     def grants(self, since: datetime) -> list[Grant]:
-        query = select(GrantRow).where(GrantRow.at >= since).order_by(GrantRow.number)
+        query = select(GrantRow.__table__).where(GrantRow.at >= since).order_by(GrantRow.number)
         with self._reading() as db:
             return [
                 Grant(row.budget, row.holder, row.hours, row.note, row.by, _utc(row.at))
-                for row in db.scalars(query)
+                for row in db.execute(query)
             ]
 
     def keep_content(self, user: str, keep: bool) -> None:
@@ -325,13 +328,12 @@ class SqlLedger:
 
     def keeps_content(self, user: str) -> bool:
         with self._reading() as db:
-            row = db.get(ChoiceRow, user)
-            return row is not None and row.keep_content
+            return bool(db.scalar(select(ChoiceRow.keep_content).where(ChoiceRow.user == user)))
 
     def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
-        query = select(EventRow).where(EventRow.session_id == session_id).order_by(EventRow.number)
+        query = select(EventRow.__table__).where(EventRow.session_id == session_id).order_by(EventRow.number)
         with self._reading() as db:
-            return [(row.event, json.loads(row.detail), _utc(row.at)) for row in db.scalars(query)]
+            return [(row.event, json.loads(row.detail), _utc(row.at)) for row in db.execute(query)]
 
 
 def _the(db: Database, session_id: str) -> SessionRow:

@@ -38,6 +38,8 @@ class Together:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._carry_out)
         wanted = [(change, future) for change, future in batch if not future.done()]
+        if not wanted:
+            return
         begun = False
         try:
             with self._ledger.together():

@@ -18,7 +18,7 @@ from hub.documents.jupyter_api import JupyterHandler
 from hub.documents.library import Library
 from hub.documents.pages import BASE
 from hub.documents.rooms import shape
-from hub.documents.rooms.room import parse
+from hub.documents.rooms.form import parse
 from hub.documents.rooms.rooms import Rooms
 from hub.documents.rooms.shape import NotShareable
 from hub.web.body import only_fields, text_field

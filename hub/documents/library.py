@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hub.documents.examples import PREFIX, Examples
-from hub.documents.rooms.room import ChangedOutside, Gone, Shelf, ShelfError, Version
+from hub.documents.rooms.shelf import ChangedOutside, Gone, Shelf, ShelfError, Version
 from storage_mount import errors
 from storage_mount.model import FileEntry, Role
 from storage_mount.service import DriveService

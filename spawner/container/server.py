@@ -46,7 +46,7 @@ def start(spec: Mapping[str, Any], places: Places) -> Started:
     secret = places.run / "ticket.key"
     secret.touch(mode=0o600)
     secret.write_bytes(key)
-    ready_watch = linux.watch_folder(str(places.run))
+    ready_watch = linux.watch_or_look(str(places.run))
     env = environment(places, spec["shape"], spec["environment"], os.environ)
     log, writes = os.pipe()
     pid = os.fork()

@@ -12,6 +12,7 @@ from control_support import World, world
 from hub.control.ends import OVERDUE_GRACE_SECONDS
 from hub.control.events import KEPT, Channel, Channels
 from quota import policy
+from quota.model import State
 from spawner.model import Activity
 from support.patience import PATIENCE, until_async
 
@@ -158,6 +159,18 @@ async def test_a_supervisor_that_does_not_end_its_runtime_is_helped(tmp_path: Pa
         ] == "max_lifetime"
         # nobody could look at this one, so nobody can say that it was not used
         assert (await here.call("ada", "GET", f"runtimes/{silent}"))[1]["state"] == "ready"
+
+
+async def test_who_came_back_since_control_looked_last_is_not_ended(here: World) -> None:
+    runtime = (await here.ready())["id"]
+    ledger, boot = here.control.sessions.ledger, here.control.sessions.moment().boottime
+    ledger.note(runtime, {"ready_boottime": boot - 6000, "active_boottime": boot - 6000})
+    used_seconds_ago(here, runtime, 0.5)
+    await here.control.orchestrator.ends.look()
+    assert here.control.orchestrator._stops == {}
+    session = ledger.get(runtime)
+    assert session is not None and session.state is State.READY
+    assert session.active_boottime == pytest.approx(boot, abs=PATIENCE)
 
 
 @pytest.mark.parametrize("limit", ["max_lifetime", "idle_limit"])
