@@ -40,12 +40,19 @@ class Together:
         wanted = [(change, future) for change, future in batch if not future.done()]
         if not wanted:
             return
+        begun = False
         try:
             with self._ledger.together():
+                begun = True
                 results = [change() for change, _ in wanted]
-        except Exception:
+        except Exception as error:
             for change, future in wanted:
-                _answer_alone(change, future)
+                if begun:
+                    _answer_alone(change, future)
+                else:
+                    future.set_exception(
+                        error
+                    )  # a ledger that is held or not ours: no reason to wait for it once for each
             return
         for (_, future), result in zip(wanted, results, strict=True):
             future.set_result(result)

@@ -11,10 +11,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from hub.control.claims import ClaimCarrier, wants_one
+from hub.control.drives_at_start import Agreed, DrivesAtStart
 from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
 from hub.control.hub_client import HubClient, HubDown, HubRefused
@@ -29,6 +31,7 @@ from quota.service import Sessions
 from quota.together import Together
 from spawner.model import PHASE_SENTENCES, Budget, EndReason, Observed, Phase
 from spawner.ports import BackendError, RuntimeBackend
+from storage_mount.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +71,14 @@ class Orchestrator:
         backend: RuntimeBackend,
         hub: HubClient,
         snapshots: Snapshots,
+        drives_at_start: DrivesAtStart,
         scribe: Scribe,
         epoch: int,
         claims: ClaimCarrier | None = None,
     ) -> None:
         self._service = service
         self._claims = claims
-        self._snapshots, self._scribe = snapshots, scribe
+        self._snapshots, self._drives_at_start, self._scribe = snapshots, drives_at_start, scribe
         self._sessions = sessions
         self._together = Together(sessions.ledger)
         self.backend = backend
@@ -96,7 +100,12 @@ class Orchestrator:
 
     def snapshot_bytes(self, user: str) -> int:
         """Return how much of /content is kept when a runtime of this user ends."""
-        return self.ends.quota.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+        return self.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+
+    @property
+    def snapshot_max(self) -> int:
+        """The most of /content that is kept of any runtime here; 0: nothing is."""
+        return self.ends.quota.snapshot_max if self.backend.keeps_content else 0
 
     async def keep_content_of_running(self, user: str) -> None:
         """Tell a user's running runtimes whether /content is to be kept."""
@@ -156,6 +165,7 @@ class Orchestrator:
             await self._prepare_environment(session)
             devices = await self._accelerator(session)
             await self._start_server(session, devices)
+            await self._connect_drive(session)
         except _Failed as failed:
             await self.backend.stop(
                 session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
@@ -169,6 +179,28 @@ class Orchestrator:
             await self._publish("ready", ready)
             self.ends.look_soon()
             await self._watch(ready)
+
+    async def _drive_from_start(self, session: Session) -> Agreed | None:
+        """Return the Drive that the runtime starts with, None for most. Raise _Failed when its disk does not do its work."""
+        try:
+            return await asyncio.to_thread(self._drives_at_start.of, session)
+        except StorageError as error:
+            raise _Failed(Reason(error.code, error.message)) from error
+
+    async def _connect_drive(self, session: Session) -> None:
+        """Let the Drive that the runtime has from its start be seen where its user wanted it."""
+        agreed = await self._drive_from_start(session)
+        if agreed is None:
+            return
+        try:
+            await self.backend.mount(
+                session.id, source=str(agreed.folder), target=agreed.path, readonly=agreed.readonly
+            )
+        except BackendError as error:  # a cell that asks for it is told
+            log.warning("runtime %s has no Drive from its start: %s", session.id, error)
+            return
+        detail = {"path": agreed.path, "readonly": agreed.readonly}
+        self._sessions.ledger.record(session.id, "mounted", detail, self._sessions.moment().wall)
 
     async def _prepare_environment(self, session: Session) -> None:
         """Wait until the runtime environment is installed; the page sees how far it is."""
@@ -196,6 +228,7 @@ class Orchestrator:
         return list((await self._claims.until_granted(session, tell)).slots)
 
     async def _start_server(self, session: Session, devices: list[str]) -> None:
+        agreed = await self._drive_from_start(session)
         options = {
             "runtime_id": session.id,
             "file_id": session.file_id,
@@ -206,6 +239,7 @@ class Orchestrator:
             "idle_limit_seconds": session.idle_limit_seconds,
             "budget": _budget_option(self.ends.first_budget(session)),
             "snapshot_bytes": self.snapshot_bytes(session.user),
+            "drive": asdict(agreed.drive) if agreed is not None else None,
         }
         for attempt in range(START_TRIES):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +118,26 @@ async def test_one_that_was_replaced_tells_everybody(ledger: Ledger, engine: Eng
     )
     assert [type(answer) for answer in answers] == [Fenced] * 3
     assert len(ledger.live()) == 3
+
+
+async def test_a_ledger_that_can_not_be_had_is_waited_for_once() -> None:
+    asked = 0
+
+    class Held(MemoryLedger):
+        @contextmanager
+        def together(self) -> Iterator[None]:
+            nonlocal asked
+            asked += 1
+            raise TimeoutError("held by somebody")
+            yield
+
+    done: list[int] = []
+    together = Together(Held())
+    answers = await asyncio.gather(
+        *(together.write(lambda: done.append(1)) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [TimeoutError] * 3
+    assert (asked, done) == (1, [])
 
 
 def test_what_is_written_together_is_all_there_or_nothing_is(ledger: Ledger) -> None:
