@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from gpu_scheduler.kube import KubeInventory
-from gpu_scheduler.model import ClaimLimits, Kind
+from gpu_scheduler.model import ClaimLimits, Flavor
 from gpu_scheduler.queue import ClaimQueue
 from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
@@ -25,10 +25,11 @@ from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
 from spawner.catalogue import CatalogueEntry
 from spawner.environment import Progress, RuntimeEnvironment
-from spawner.kubernetes.model import Flavor, Installation
+from spawner.kubernetes.model import Flavor as PodFlavor
+from spawner.kubernetes.model import Installation
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
-from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
+from spawner.model import DriveAtStart, EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
@@ -83,12 +84,12 @@ def make_claim_queue(
 
     assert isinstance(backend, KubernetesBackend)
     a = service.settings.accelerators
-    kinds = {
-        name: Kind(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
+    flavors = {
+        name: Flavor(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
         for name, f in a.flavors.items()
     }
     limits = ClaimLimits(a.max_per_user, a.max_per_team)
-    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), kinds, limits), backend
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), flavors, limits), backend
 
 
 def kubernetes_installation(settings: Settings) -> Installation:
@@ -110,8 +111,9 @@ def kubernetes_installation(settings: Settings) -> Installation:
         node_selector=k.node_selector,
         tolerations=_tolerations(k.tolerations),
         drives=k.drives,
+        drive_claim=k.drive_claim or "",
         flavors={
-            name: Flavor(
+            name: PodFlavor(
                 f.resource, f.count, f.node_selector, _tolerations(f.tolerations), f.runtime_class, f.image
             )
             for name, f in settings.accelerators.flavors.items()
@@ -150,7 +152,8 @@ def runtime_image(settings: Settings) -> str:
 
 
 def _docker_backend(service: Service) -> RuntimeBackend:
-    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from gpu_scheduler.nvml import NvmlInventory  # not needed by who runs no containers
+    from spawner.docker.backend import DockerBackend
     from spawner.docker.containers import ContainerSettings
 
     docker = service.settings.runtimes.docker
@@ -169,6 +172,7 @@ def _docker_backend(service: Service) -> RuntimeBackend:
         settings,
         url=docker.url,
         pull=docker.pull,
+        device_names=lambda: {d.node: d.id for d in NvmlInventory().read().devices if d.node},
     )
 
 
@@ -258,6 +262,7 @@ def runtime_spec_builder(service: Service) -> Callable[[str, str, dict[str, Any]
             public_control_url=f"{service.app_origin}/services/control/",
             budget=_carried(options.get("budget")),
             snapshot_bytes=int(options.get("snapshot_bytes", 0)),
+            drive=_drive_at_start(options.get("drive")),
         )
 
     return build
@@ -268,6 +273,10 @@ def _carried(budget: dict[str, Any] | None) -> CarriedBudget | None:
         return None
     reason = EndReason(str(budget["code"]), str(budget["message"]))
     return CarriedBudget(float(budget["seconds"]), reason)
+
+
+def _drive_at_start(drive: dict[str, Any] | None) -> DriveAtStart | None:
+    return DriveAtStart(str(drive["id"]), bool(drive["readonly"])) if drive is not None else None
 
 
 def make_drive(service: Service) -> DriveService:

@@ -48,6 +48,7 @@ def _setup(arguments: argparse.Namespace) -> int:
                     "slirp4netns": "slirp4netns",
                     "mmdebstrap": "mmdebstrap",
                     "iptables": "iptables",
+                    "mkfs.btrfs": "btrfs-progs",
                 },
                 required=False,
             )

@@ -34,11 +34,18 @@ DOWNLOAD_SHARE = 0.6
 
 
 def catalogue_of(path: Path | None) -> Catalogue:
-    """Return the catalogue in `path` (None: the one that comes with minicolab). Raise SetupError."""
+    """Return the catalogue in `path` (None: the one that comes with minicolab), read again when it has changed. Raise SetupError."""
+    file = path or CATALOGUE
     try:
-        return load_catalogue(path or CATALOGUE)
-    except CatalogueError as error:
+        return _read_catalogue(file, file.stat().st_mtime_ns)
+    except (CatalogueError, OSError) as error:
         raise SetupError(f"runtimes.catalogue: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _read_catalogue(file: Path, _changed: int) -> Catalogue:
+    """Every start asks for it."""
+    return load_catalogue(file)
 
 
 def environment_for(

@@ -51,6 +51,12 @@ def setns(path: str, kind: int) -> None:
         os.close(fd)
 
 
+def in_own_user_namespace() -> bool:
+    """Return whether this process's user namespace is not the machine's."""
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     kind_bytes = kind.encode() if kind is not None else None
     result = _libc.mount(

@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             lifecycle.down(state)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_cluster(cluster: Cluster) -> Cluster:
     """The cluster, when its node is ours to look into."""
     if cluster.layout is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from spawner.docker.backend import DockerBackend
 from spawner.docker.containers import ContainerSettings, container_name
 from spawner.model import EndReason, Phase, RuntimeSpec
 from support.docker_engine import Engine
+from support.patience import until_async
 from support.runtimes import Started, a_spec
 
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
@@ -61,10 +62,12 @@ class Bench:
     def container(self, spec: RuntimeSpec) -> str:
         return container_name(self.settings.installation, spec.id)
 
-    def another(self, *, pull: bool = False, **changes: object) -> DockerBackend:
+    def another(
+        self, *, pull: bool = False, url: str | None = None, folder: Path | None = None, **changes: object
+    ) -> DockerBackend:
         """Return a backend as another process, or the hub after a restart, would make it."""
         settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        return make_backend(self.folder, self.engine, settings, pull=pull)
+        return make_backend(folder or self.folder, self.engine, settings, pull=pull, url=url)
 
     def containers(self) -> list[str]:
         """Return the names of this installation's containers, ended ones too."""
@@ -72,32 +75,53 @@ class Bench:
         return self.engine.docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").stdout.split()
 
     def leftovers(self) -> list[str]:
-        """Return what runtimes left: containers and folders."""
-        folders = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-        return self.containers() + [name for name in folders if name not in (".ended", ".network")]
+        """Return what runtimes left: containers, folders and volumes."""
+        return self.containers() + self.folders() + self.volumes()
+
+    def folders(self) -> list[str]:
+        names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+        return [name for name in names if name not in (".ended", ".network")]
+
+    def volumes(self) -> list[str]:
+        label = f"label=minicolab.dev/installation={self.settings.installation}"
+        return self.engine.docker("volume", "ls", "-q", "--filter", label).stdout.split()
+
+    def loops(self) -> list[str]:
+        """Return the files of this installation that are block devices now."""
+        files = []
+        for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it goes just now
+                files.append(path.read_text().strip())
+        return [file for file in files if file.startswith(str(self.folder))]
 
 
 def make_backend(
-    folder: Path, engine: Engine, settings: ContainerSettings, *, pull: bool = False
+    folder: Path,
+    engine: Engine,
+    settings: ContainerSettings,
+    *,
+    pull: bool = False,
+    url: str | None = None,
+    device_names: Callable[[], Mapping[str, str]] = dict,
 ) -> DockerBackend:
     return DockerBackend(
         folder,
         lambda runtime_id: supervisor_key(MASTER, runtime_id),
         settings,
-        url=engine.url,
+        url=url or engine.url,
         pull=pull,
+        device_names=device_names,
     )
 
 
 @contextlib.asynccontextmanager
 async def make_bench(
-    folder: Path, engine: Engine, *, root: bool = True, image: str = "minimal"
+    folder: Path, engine: Engine, *, image: str = "minimal", **changes: object
 ) -> AsyncIterator[Bench]:
-    """Yield a bench of the runtime `image`; whatever a test leaves is ended and must leave nothing."""
+    """Yield a bench of the runtime `image` with these settings; whatever a test leaves is ended and must leave nothing."""
     installation = secrets.token_hex(6)
-    settings = ContainerSettings(
-        installation, image_called(image).tag, f"minicolab-{installation}", root=root
-    )
+    plain = ContainerSettings(installation, image_called(image).tag, f"minicolab-{installation}")
+    settings = replace(plain, **changes)  # type: ignore[arg-type]
     bench = Bench(make_backend(folder / "runtimes", engine, settings), folder / "runtimes", engine, settings)
     try:
         yield bench
@@ -106,6 +130,7 @@ async def make_bench(
             await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
         leftovers = bench.leftovers()
         for name in bench.containers():
-            engine.docker("rm", "-f", name, check=False)
+            engine.docker("rm", "-fv", name, check=False)
         engine.docker("network", "rm", settings.network, check=False)
     assert leftovers == []
+    await until_async(lambda: bench.loops() == [])

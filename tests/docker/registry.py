@@ -32,14 +32,16 @@ NOISE = "team/runtime:1"
 class Registry:
     """`image` is its small image, for an engine; `half_way` is set when half of it was sent, the rest comes after `go_on` is.
 
-    `tags` says which manifest a name and tag mean: it may be changed, as whoever may push can. What it holds lies in `folder`,
-    below its digest.
+    While `down` is set it hangs up on everybody, in the middle of a layer too; while `locked` is, it wants a password. `tags` says
+    which manifest a name and tag mean: it may be changed, as whoever may push can. What it holds lies in `folder`, below its digest.
     """
 
     address: str
     folder: Path
     half_way: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
+    down: threading.Event = field(default_factory=threading.Event)
+    locked: threading.Event = field(default_factory=threading.Event)
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -147,6 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _answer(self, *, with_body: bool) -> None:
+        if self.served.down.is_set():
+            self.close_connection = True
+            return
+        if self.served.locked.is_set():
+            self._say(401, **{"WWW-Authenticate": 'Basic realm="a registry"'})
+            return
         found, kind = self._find()
         if found is None:
             self._say(404)
@@ -165,6 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if sent >= LAYER_BYTES // 2:
                     self.served.half_way.set()
                     self.served.go_on.wait()
+                if self.served.down.is_set():
+                    self.close_connection = True
+                    return
                 self.wfile.write(part)
                 sent += len(part)
 
