@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import tarfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,13 +27,15 @@ from docker.errors import APIError
 from quota.clock import SystemClock
 from spawner import keep
 from spawner.container.backend import GOOD_ID, LOST, ContainerBackend, Place
+from spawner.container.machine import Places
 from spawner.docker import bind, containers
 from spawner.docker.containers import ContainerSettings, container_arguments, container_name, is_ours
 from spawner.docker.engine import Engine, Unreachable
 from spawner.ended import CONTENT, NOTE, Ended, restore
-from spawner.model import EndReason, IsolationReport, LeftBehind, Observed, Phase, RuntimeSpec
+from spawner.model import EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 from spawner.remove_tree import StillMounted, remove_tree
+from spawner.supervisor import handover
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +43,11 @@ LOOK_SECONDS = 0.05  # a folder's lock can not be awaited
 ENGINE_AGAIN_SECONDS = 0.5
 LAST_LINES = 50
 KILLED = 137
+JUST_NOW_SECONDS = 10.0
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
 NETWORK_LOCK = ".network"
+EXECUTIONS = f"{Places().run}/{handover.EXECUTIONS}"
 MADE, SNAPSHOT_BYTES, ASKED = "made", "snapshot-bytes", "asked.json"
 
 
@@ -60,9 +65,8 @@ class DockerBackend(ContainerBackend):
         url: str | None = None,
         pull: bool = True,
     ) -> None:
-        super().__init__(supervisor_key)
+        super().__init__(supervisor_key, Ended(folder / ".ended"))
         self._folder, self._settings, self._pull = folder, settings, pull
-        self._left = Ended(folder / ".ended")
         self._engine = Engine(url)
         self._shift: int | None = None
 
@@ -134,7 +138,7 @@ class DockerBackend(ContainerBackend):
         if await self._engine.has_image(image):
             return
         if not self._pull:
-            raise BackendError("unknown_image", f"The image {image} is not on this machine.")
+            raise BackendError("image_unavailable", f"The image {image} is not on this machine.")
         on_phase(Phase.PREPARING, f"Pulling the image {image}")
         await self._engine.pull(image, lambda sentence: on_phase(Phase.PREPARING, sentence))
 
@@ -250,11 +254,10 @@ class DockerBackend(ContainerBackend):
         if _was_never_started(found):
             return LOST
         state = found["State"]
-        begun, finished = _time(state["StartedAt"]), _time(state["FinishedAt"])
-        if state.get("OOMKilled"):
-            return OUT_OF_MEMORY
-        if state["ExitCode"] == KILLED and begun and finished:
-            span = begun.timestamp(), finished.timestamp()
+        finished = _time(state["FinishedAt"])
+        if state["ExitCode"] == KILLED and finished:
+            # The engine's own mark says that memory was short once: a cell that was killed for it is no reason of an end.
+            span = finished.timestamp() - JUST_NOW_SECONDS, finished.timestamp()
             if await asyncio.to_thread(self._engine.ran_out_of_memory, found["Id"], *span):
                 return OUT_OF_MEMORY
         if state.get("Error"):
@@ -272,7 +275,6 @@ class DockerBackend(ContainerBackend):
 
     async def list_all(self) -> list[Observed]:
         """Return the living; what has ended or lost its container is put away."""
-        self._left.forget_old()
         places = await self._list()
         known = {place.id for place in places}
         for place in places:
@@ -320,12 +322,9 @@ class DockerBackend(ContainerBackend):
     async def wait_end(self, runtime_id: str) -> EndReason:
         while True:
             try:
-                reason = await super().wait_end(runtime_id)
+                return await super().wait_end(runtime_id)
             except Unreachable:
                 await asyncio.sleep(ENGINE_AGAIN_SECONDS)  # it lives on without its engine
-                continue
-            left = self._left.reason(runtime_id)
-            return left if left is not None and reason == LOST else reason
 
     async def _remove(self, runtime_id: str) -> None:
         if not GOOD_ID.fullmatch(runtime_id):
@@ -375,8 +374,11 @@ class DockerBackend(ContainerBackend):
         reason = self._dated(place) or CRASHED
         with contextlib.suppress(OSError):
             self._left.put_reason(place.id, reason)
+        if not await self._was_ready(found):
+            return
+        await self._leave_executions(found["Id"], place.id)
         most_bytes = self._snapshot_bytes(found)
-        if most_bytes <= 0 or not await self._was_ready(found):
+        if most_bytes <= 0:
             return
         with contextlib.suppress(OSError):
             self._left.make()
@@ -384,6 +386,15 @@ class DockerBackend(ContainerBackend):
             why_not = await asyncio.to_thread(keep.set_aside, content, kept, most_bytes)
             if why_not:
                 self._left.path(place.id, NOTE).write_text(why_not, "utf-8")
+
+    async def _leave_executions(self, identity: str, runtime_id: str) -> None:
+        """Keep what a container's cells printed last; its user's code may have put anything there."""
+        try:
+            await self._engine.copy_out(
+                identity, EXECUTIONS, lambda parts: self._left.put_executions(runtime_id, parts)
+            )
+        except (APIError, Unreachable, OSError, ValueError, tarfile.TarError) as error:
+            log.warning("what the cells of runtime %s printed last can not be kept: %s", runtime_id, error)
 
     async def _was_ready(self, found: dict[str, Any]) -> bool:
         lines = await self._engine.log_lines(found["Id"], LAST_LINES)
@@ -442,13 +453,6 @@ class DockerBackend(ContainerBackend):
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         await self._call(runtime_id, {"op": "status"})
         return await restore(snapshot, self._folder / runtime_id / "content", await self._owner())
-
-    async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        return await self._left.left_behind(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
-
-    async def forget(self, runtime_id: str) -> None:
-        if GOOD_ID.fullmatch(runtime_id):
-            await self._left.forget(runtime_id)
 
 
 async def _lock(fd: int) -> None:

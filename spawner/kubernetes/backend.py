@@ -13,12 +13,14 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from quota.clock import Clock, SystemClock
 from spawner.container.backend import END_SECONDS, ContainerBackend, Place
+from spawner.ended import Ended
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
@@ -41,16 +43,18 @@ class KubernetesBackend(ContainerBackend):
     """Runtimes as pods of one namespace."""
 
     name = "kubernetes"
+    hand_over_seconds = 10.0  # a pod's files go with it
 
     def __init__(
         self,
         cluster: Cluster,
         installation: Installation,
         supervisor_key: Callable[[str], bytes],
+        left: Ended,
         *,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(supervisor_key)
+        super().__init__(supervisor_key, left)
         self._cluster, self._installation = cluster, installation
         self._clock = clock or SystemClock()
         base = f"/api/v1/namespaces/{installation.namespace}"
@@ -249,8 +253,9 @@ class KubernetesBackend(ContainerBackend):
         last = self._pods.last_seen(runtime_id)
         if reason.code not in phases.TOLD_NOTHING or last is None:
             return reason
-        known = phases.deleted_reason(last)
-        return EndReason(known.code, known.message, reason.boottime)
+        known = replace(phases.deleted_reason(last), boottime=reason.boottime)
+        self._note(runtime_id, known)
+        return known
 
     async def _remove(self, runtime_id: str) -> None:
         pod = await self._pod(runtime_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from cluster.harness.cluster import Cluster
 from quota.ticket import runtime_key, supervisor_key
+from spawner.ended import Ended
 from spawner.kubernetes.backend import KubernetesBackend
 from spawner.kubernetes.client import READ_SECONDS, connect
 from spawner.kubernetes.model import Installation
@@ -55,6 +57,7 @@ class Bench:
     cluster: Cluster
     installation: Installation
     backend: KubernetesBackend
+    folder: Path
     started: list[str] = field(default_factory=list)
     backends: list[KubernetesBackend] = field(default_factory=list)
     not_ours: set[str] = field(default_factory=set)
@@ -81,7 +84,10 @@ class Bench:
     ) -> KubernetesBackend:
         """Return a backend as another process, or the hub after a restart, would make it; `kubeconfig`: another way to the cluster."""
         backend = make_backend(
-            kubeconfig or self.cluster.kubeconfig, replace(self.installation, **changes), read_seconds
+            kubeconfig or self.cluster.kubeconfig,
+            replace(self.installation, **changes),
+            self.folder,
+            read_seconds,
         )
         self.backends.append(backend)
         return backend
@@ -98,21 +104,21 @@ class Bench:
 
 
 def make_backend(
-    kubeconfig: Path, installation: Installation, read_seconds: float = READ_SECONDS
+    kubeconfig: Path, installation: Installation, folder: Path, read_seconds: float = READ_SECONDS
 ) -> KubernetesBackend:
     api = connect(kubeconfig, read_seconds=read_seconds)
-    return KubernetesBackend(api, installation, lambda i: supervisor_key(MASTER, i))
+    return KubernetesBackend(api, installation, lambda i: supervisor_key(MASTER, i), Ended(folder))
 
 
 @contextlib.asynccontextmanager
 async def make_bench(cluster: Cluster, **changes: Any) -> AsyncIterator[Bench]:
     """Yield a backend with a namespace of its own; whatever a test leaves is ended and must leave nothing."""
-    with cluster.namespace("kube") as namespace:
+    with cluster.namespace("kube") as namespace, tempfile.TemporaryDirectory() as folder:
         cluster.kubectl("-n", namespace, "create", "serviceaccount", "runtime")
         settings: dict[str, Any] = {"drives": "none", "cpu_share": 0.1, "memory_share": 0.5, **changes}
         installation = Installation(namespace, "test", IMAGE, **settings)
-        backend = make_backend(cluster.kubeconfig, installation)
-        bench = Bench(cluster, installation, backend, backends=[backend])
+        backend = make_backend(cluster.kubeconfig, installation, Path(folder))
+        bench = Bench(cluster, installation, backend, Path(folder), backends=[backend])
         try:
             yield bench
             last = bench.another()
