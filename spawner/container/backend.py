@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 90.0  # from the start of the container's first process
 STATUS_SECONDS = 5.0
 END_SECONDS = 30.0  # on top of the grace
+LAST_BREATH_SECONDS = 5.0  # from the last word of a supervisor to its end
 CONNECT_AGAIN_SECONDS = 0.05  # a port of another machine can not be awaited
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LOST = EndReason("lost", "The machine disappeared without saying why.")
@@ -229,6 +230,11 @@ class ContainerBackend(Supervised, ABC):
                     continue
             reason = heard or self._dated(place) or LOST
             self._note(runtime_id, reason)
+            if heard is not None:
+                # It has said its last word and is about to end: what it left is whole then.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_BREATH_SECONDS):
+                        await self._until_ended(runtime_id)
             await self._remove(runtime_id)
             return reason
 

@@ -46,6 +46,8 @@ KILLED = 137
 JUST_NOW_SECONDS = 10.0
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
+# What the engine says when more CPUs are asked of it than there are, or GPUs where there are none.
+NO_CAPACITY = ("CPUs available", "could not select device driver", "unknown device")
 NETWORK_LOCK = ".network"
 EXECUTIONS = f"{Places().run}/{handover.EXECUTIONS}"
 MADE, SNAPSHOT_BYTES, ASKED = "made", "snapshot-bytes", "asked.json"
@@ -126,6 +128,9 @@ class DockerBackend(ContainerBackend):
             if error.status_code == 409 and "in use" in why:
                 await asyncio.to_thread(self._remove_folder, spec.id)
                 raise _taken(spec.id) from error
+            if any(words in why for words in NO_CAPACITY):
+                message = f"This machine does not have what the runtime needs: {why}"
+                raise BackendError("no_capacity", message) from error
             raise BackendError("start_failed", f"The container can not be started: {why}") from error
 
     async def _abandon(self, runtime_id: str) -> None:
@@ -391,7 +396,10 @@ class DockerBackend(ContainerBackend):
         """Keep what a container's cells printed last; its user's code may have put anything there."""
         try:
             await self._engine.copy_out(
-                identity, EXECUTIONS, lambda parts: self._left.put_executions(runtime_id, parts)
+                identity,
+                EXECUTIONS,
+                handover.MOST_BYTES,
+                lambda parts: self._left.put_executions(runtime_id, parts),
             )
         except (APIError, Unreachable, OSError, ValueError, tarfile.TarError) as error:
             log.warning("what the cells of runtime %s printed last can not be kept: %s", runtime_id, error)

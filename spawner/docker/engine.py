@@ -121,19 +121,31 @@ class Engine:
             return text.decode("utf-8", "replace").splitlines()
         return []
 
-    async def copy_out(self, identity: str, path: str, take: Callable[[Iterator[bytes]], None]) -> None:
-        """Give `take` what is in the regular file `path` of a container, in parts; nothing where there is none."""
+    async def copy_out(
+        self, identity: str, path: str, most_bytes: int, take: Callable[[Iterator[bytes]], None]
+    ) -> None:
+        """Give `take` what is in the regular file `path` of a container, in parts; nothing where there is none.
+
+        Raise ValueError when it is larger than `most_bytes`.
+        """
 
         def copy(api: Any) -> None:
             try:
-                stream, _ = api.get_archive(identity, path)
+                stream, status = api.get_archive(identity, path)
             except NotFound:
                 return
-            with tarfile.open(fileobj=_Parts(stream), mode="r|") as archive:  # type: ignore[call-overload]
-                found = archive.next()
-                file = archive.extractfile(found) if found is not None and found.isreg() else None
-                if file is not None:
-                    take(iter(lambda: file.read(COPY_BYTES), b""))
+            try:
+                if status["size"] > most_bytes:
+                    raise ValueError(f"{path} is larger than {most_bytes} bytes")
+                with tarfile.open(fileobj=_Parts(stream), mode="r|") as archive:  # type: ignore[call-overload]
+                    found = archive.next()
+                    file = archive.extractfile(found) if found is not None and found.isreg() else None
+                    if file is not None:
+                        take(iter(lambda: file.read(COPY_BYTES), b""))
+            finally:
+                # The engine keeps the container to itself while it sends; only a stream that was begun lets go of it.
+                next(stream, b"")
+                stream.close()
 
         await self.call(copy)
 

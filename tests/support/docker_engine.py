@@ -98,16 +98,24 @@ def missing() -> str | None:
     return None
 
 
+_ours: list[Engine] = []  # the one this process runs
+
+
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Run the engine while inside; one at a time on a machine, others wait."""
+    """Run the engine while inside; one at a time on a machine, other processes wait."""
+    if _ours:
+        yield _ours[0]
+        return
     folder = _folder()
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         down()
         try:
-            yield up()
+            _ours.append(up())
+            yield _ours[0]
         finally:
+            _ours.clear()
             down()
 
 
