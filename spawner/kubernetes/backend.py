@@ -254,7 +254,8 @@ class KubernetesBackend(ContainerBackend):
         if reason.code not in phases.TOLD_NOTHING or last is None:
             return reason
         known = replace(phases.deleted_reason(last), boottime=reason.boottime)
-        self._note(runtime_id, known)
+        if self._left.reason(runtime_id) is not None:  # it has not been forgotten
+            self._note(runtime_id, known)
         return known
 
     async def _remove(self, runtime_id: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.harness.cluster import Cluster
 from spawner.environment import RuntimeEnvironment
 from tests.cluster import kubernetes_support
 from tests.contract import contract_support
@@ -15,6 +16,14 @@ from tests.docker import docker_support
 
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 KUBERNETES = pytest.param("kubernetes", marks=pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for all tests on a cluster: each has an installation of its own in it."""
+    kubernetes_support.have_runtime_image(cluster)
+    with kubernetes_support.runtimes_namespace(cluster) as namespace:
+        yield namespace
 
 
 @pytest.fixture(params=[*contract_support.RUNGS, DOCKER, KUBERNETES])
@@ -27,8 +36,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
                 yield docker
         case "kubernetes":
             cluster = request.getfixturevalue("cluster")
-            kubernetes_support.have_runtime_image(cluster)
-            async with kubernetes_support.make_bench(cluster) as kubernetes:
+            namespace = request.getfixturevalue("namespace")
+            async with kubernetes_support.make_bench(cluster, namespace) as kubernetes:
                 yield kubernetes
         case rung:
             env: RuntimeEnvironment = request.getfixturevalue("env")

@@ -38,7 +38,8 @@ async def test_the_reason_of_an_end_nobody_watched_is_told_until_it_is_forgotten
     for _ in range(2):  # who asked first may have died before it wrote the reason down
         assert await bench.backend.wait_end(runtime.id) == WHY
     await bench.backend.forget(runtime.id)
-    assert (await bench.backend.wait_end(runtime.id)).code in ("lost", "deleted")
+    assert await bench.backend.left_behind(runtime.id) is None
+    assert (await bench.another().wait_end(runtime.id)).code == "lost"
 
 
 async def test_a_stop_does_not_wait_longer_than_the_grace(bench: Bench) -> None:
