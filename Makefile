@@ -50,7 +50,8 @@ test-all: $(STAMP)
 
 HARNESS := PYTHONPATH=tests $(BIN)/python -m cluster.harness $(if $(STATE),--state $(STATE))
 
-# The tests on a Docker engine of their own; the first time its base image is made, which takes about two minutes.
+# The tests on a Docker engine of their own. The first time its base image and the full runtime image (8 GB) are made, and every example
+# runs in it: about ten minutes. `.venv/bin/pytest -m "docker and not full_runtime"` leaves that out.
 test-docker: $(STAMP)
 	$(BIN)/pytest -m docker
 

@@ -14,13 +14,14 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from jupyter_client_walk import walk  # noqa: E402  # siblings, found by the line above
 from page import open_notebook, person  # noqa: E402
-from peers import Minicolab, PlainHub, tree_pss  # noqa: E402
+from peers import OWN_PROCESSES, Minicolab, PlainHub, tree_pss  # noqa: E402
 
 
 def measure(peer: PlainHub | Minicolab, user: str) -> tuple[float, float, float]:
     """Return (click to first output s, warm cell s, idle user's PSS MB)."""
+    document = peer.document(user)
     started = time.perf_counter()
-    url, token = peer.click(user)
+    url, token = peer.click(user, document)
     result = walk(url, token, started)
     pss = tree_pss(peer.server_pids(user)) / 1e6
     peer.leave(user)
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="minicolab-bench-") as scratch:
         plain = PlainHub(Path(scratch) / "plain")
-        ours = Minicolab(Path(scratch) / "minicolab", arguments.environment)
+        ours = Minicolab(Path(scratch) / "minicolab", OWN_PROCESSES.format(environment=arguments.environment))
         figures: dict[str, dict[str, list[float]]] = {}
 
         def note(name: str, side: str, value: float) -> None:

@@ -150,10 +150,16 @@ async def starts() -> None:
     prepare(STARTS)
     async with world(Path(tempfile.mkdtemp()) / "state") as here:
         begun = time.monotonic()
+        placed: list[float] = []
 
         async def later(number: int) -> dict[str, Any]:
             await asyncio.sleep(number * START_SECONDS / STARTS)
-            return await start(here, number)
+            asked = time.monotonic()
+            answer = await start(here, number)
+            placed.append(
+                time.monotonic() - asked
+            )  # the intent is in the database: it has a place, or waits for one
+            return answer
 
         answers = await asyncio.gather(*(later(n) for n in range(STARTS)))
         answered = time.monotonic() - begun
@@ -163,7 +169,9 @@ async def starts() -> None:
             "starts",
             asked=STARTS,
             in_seconds=START_SECONDS,
-            answered_after_s=round(answered, 2),
+            placed_p50_s=round(share(placed, 0.5), 3),
+            placed_p100_s=round(max(placed), 3),
+            all_placed_after_s=round(answered, 2),
             all_ready_after_s=round(time.monotonic() - begun, 2),
             server_errors=sum(a["status"] >= 500 for a in answers),
             refused=sum(400 <= a["status"] < 500 for a in answers),
@@ -174,12 +182,12 @@ async def ends() -> None:
     prepare(ENDS)
     quota = {"max_lifetime": f"{LIFE_SECONDS:.0f}s", "warn_before": ["5s"]}
     async with world(Path(tempfile.mkdtemp()) / "state", quota=quota) as here:
-        for first in range(0, ENDS, 50):
-            await asyncio.gather(*(start(here, n) for n in range(first, first + 50)))
-        live = here.control.sessions.ledger.live
-        await until(lambda: not live())
-        backend = here.backend
+        for first in range(0, ENDS, 20):
+            started = await asyncio.gather(*(start(here, n) for n in range(first, first + 20)))
+            assert all(answer["status"] == 202 for answer in started), started
+        live, backend = here.control.sessions.ledger.live, here.backend
         assert isinstance(backend, MemoryBackend)
+        await until(lambda: len(backend.ended) == ENDS and not live())
         overrun = []
         for runtime, ended in backend.ended.items():
             session = here.control.sessions.ledger.get(runtime)
@@ -209,13 +217,16 @@ def fill(service: Any) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     sessions = Sessions(ledger, clock, boot)
     wide = replace(control_support_limits(), max_runtimes=PAST + LIVE)
+    ids = []
     for number in range(PAST + LIVE):
         request = Request(f"u{number % 1000}", f"f{number}", "n.ipynb", "NONE", "STANDARD", "local", None)
-        session, _ = sessions.begin(request, wide)
-        sessions.ready(session.id, None)
-        if number < PAST:
-            ledger.note(session.id, {"ready": clock.now() - timedelta(days=number % 365, hours=1)})
-            sessions.end(session.id, Reason("idle", "Idle."))
+        ids.append(sessions.begin(request, wide)[0].id)
+    with ledger.together():
+        for number, session in enumerate(ids):
+            sessions.ready(session, None)
+            if number < PAST:
+                ledger.note(session, {"ready": clock.now() - timedelta(days=number % 365, hours=1)})
+                sessions.end(session, Reason("idle", "Idle."))
 
 
 def control_support_limits() -> Any:

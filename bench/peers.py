@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -24,20 +25,25 @@ BIN = Path(sys.executable).parent
 PLAIN_CONFIG = """
 c = get_config()
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
-c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub_port}"
+c.JupyterHub.hub_bind_url = "http://{hub_address}:{hub_port}"
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
 c.ConfigurableHTTPProxy.command = ["{node}", "{proxy}"]
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
-c.JupyterHub.spawner_class = "simple"
-c.SimpleLocalProcessSpawner.home_dir_template = "{state}/home-{{username}}"
-c.Spawner.cmd = ["{singleuser}", "--allow-root"]
 c.Spawner.environment = {{"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1"}}
+c.Spawner.start_timeout = c.Spawner.http_timeout = 300
 c.JupyterHub.db_url = "sqlite:///{state}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = "{state}/cookie"
 c.JupyterHub.services = [{{"name": "bench", "api_token": "{token}"}}]
 c.JupyterHub.load_roles = [{{"name": "bench", "services": ["bench"], "scopes": ["admin:users", "admin:servers", "tokens", "access:servers"]}}]
 """
+LOCAL_SPAWNER = f"""
+import os
+c.JupyterHub.spawner_class = "simple"
+c.SimpleLocalProcessSpawner.home_dir_template = os.getcwd() + "/home-{{username}}"
+c.Spawner.cmd = ["{BIN}/jupyterhub-singleuser", "--allow-root"]
+"""
+OWN_PROCESSES = "runtimes: {{environment: {environment}}}\nquota: {{max_runtimes: 100}}\n"
 
 
 NOTEBOOK = {
@@ -91,31 +97,45 @@ def tree_pss(pids: list[int]) -> int:
 
 
 class PlainHub:
-    """JupyterHub 6.1 as its documentation starts it, with SimpleLocalProcessSpawner."""
+    """JupyterHub 6.1 as its documentation starts it.
 
-    def __init__(self, state: Path) -> None:
+    `spawner` is the part of its configuration that is about the spawner, `programs` the folder of the environment it is installed
+    in, `hub_address` where servers reach the hub, `environment` what its process is told besides.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        spawner: str = LOCAL_SPAWNER,
+        programs: Path = BIN,
+        hub_address: str = "127.0.0.1",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         state.mkdir(parents=True)
         self.state, self.token = state, secrets.token_hex(16)
+        self._programs, self._environment = programs, dict(environment or {})
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         node = find_node()
         config = PLAIN_CONFIG.format(
             port=self.port,
+            hub_address=hub_address,
             hub_port=free_port(),
             api_port=free_port(),
             node=node.node,
             proxy=proxy_script(),
             state=state,
-            singleuser=BIN / "jupyterhub-singleuser",
             token=self.token,
         )
-        (state / "config.py").write_text(config, "utf-8")
+        (state / "config.py").write_text(config + spawner, "utf-8")
 
     def start(self) -> float:
         """Start the hub; return seconds until its login page answers."""
         with (self.state / "hub.log").open("ab") as log:
-            command = [BIN / "jupyterhub", "-f", self.state / "config.py"]
-            environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+            command = [self._programs / "jupyterhub", "-f", self.state / "config.py"]
+            path = {"PATH": f"{self._programs}:{os.environ['PATH']}"}
+            environment = {**os.environ, **path, **self._environment}
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.state, start_new_session=True, env=environment
             )
@@ -125,15 +145,22 @@ class PlainHub:
         headers = {"Authorization": f"token {self.token}"}
         return requests.request(method, f"{self.url}/hub/api{path}", headers=headers, json=body, timeout=60)
 
-    def click(self, user: str) -> tuple[str, str]:
+    def document(self, user: str) -> str:
+        """Return what `click` opens; here that is the server itself."""
+        return user
+
+    def click(self, user: str, document: str) -> tuple[str, str]:
         """Start the user's server; return its URL and a token, once it is ready."""
         self.api("POST", f"/users/{user}/server").raise_for_status()
         progress = f"{self.url}/hub/api/users/{user}/server/progress"
         with requests.get(
-            progress, headers={"Authorization": f"token {self.token}"}, stream=True, timeout=60
+            progress, headers={"Authorization": f"token {self.token}"}, stream=True, timeout=300
         ) as events:
             for line in events.iter_lines():
-                if line.startswith(b"data:") and json.loads(line[5:]).get("ready"):
+                event = json.loads(line[5:]) if line.startswith(b"data:") else {}
+                if event.get("failed"):
+                    raise RuntimeError(event)
+                if event.get("ready"):
                     break
         token = self.api("POST", f"/users/{user}/tokens", {}).json()["token"]
         return f"{self.url}/user/{user}/", token
@@ -169,18 +196,16 @@ class PlainHub:
 
 
 class Minicolab:
-    """This checkout, started by its own command."""
+    """This checkout, started by its own command with the settings `config`."""
 
-    def __init__(self, state: Path, environment: str) -> None:
+    def __init__(self, state: Path, config: str) -> None:
         state.mkdir(parents=True)
         self.state = state
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.tokens: dict[str, str] = {}
         self.config = state / "minicolab.yaml"
-        self.config.write_text(
-            f"runtimes: {{environment: {environment}}}\nquota: {{max_runtimes: 100}}\n", "utf-8"
-        )
+        self.config.write_text(config, "utf-8")
 
     def command(self, *arguments: str, text: str = "") -> str:
         command = [str(BIN / "minicolab"), *arguments, "--state", str(self.state)]
@@ -200,15 +225,19 @@ class Minicolab:
         headers = {"Authorization": f"Bearer {self.tokens[user]}"}
         return requests.request(method, self.url + path, headers=headers, json=body, timeout=60)
 
-    def click(self, user: str) -> tuple[str, str]:
+    def document(self, user: str) -> str:
+        """Return a new notebook, which `click` makes a runtime for."""
+        return self.notebook(user)
+
+    def click(self, user: str, document: str) -> tuple[str, str]:
         """Make a notebook's runtime; return its URL and ticket, once it is ready."""
         control = "/services/control/api/v1/runtimes"
-        reply = self.api(user, "POST", control, {"file_id": self.notebook(user)})
+        reply = self.api(user, "POST", control, {"file_id": document})
         reply.raise_for_status()
         runtime = reply.json()["id"]
         headers = {"Authorization": f"Bearer {self.tokens[user]}"}
         with requests.get(
-            f"{self.url}{control}/{runtime}/events", headers=headers, stream=True, timeout=120
+            f"{self.url}{control}/{runtime}/events", headers=headers, stream=True, timeout=300
         ) as events:
             for line in events.iter_lines():
                 if line.startswith(b"data:"):

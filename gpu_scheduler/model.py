@@ -1,6 +1,7 @@
 """The values of accelerators. Pure.
 
-flavor      a named kind a user picks: NONE, T4, A100 …
+flavor      a named kind of accelerator that a user picks: NONE, T4, A100 …
+offer       a flavor as a user sees it: whether it can be had now, and why not
 device      a physical accelerator
 inventory   the devices a machine or cluster has, and why it has none
 slot        the smallest part of an accelerator that is granted
@@ -37,8 +38,8 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class Flavor:
-    """What a user may pick. `reason` says why it is not available; None when it is."""
+class Offer:
+    """A flavor as a user sees it: `available` when it may be picked. `reason` says why it can not be had at once; None when it can."""
 
     name: str
     title: str
@@ -50,8 +51,8 @@ class Flavor:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A flavor of a cluster as the settings describe it: `count` of a resource, all on one node that has these labels.
+class Flavor:
+    """A flavor as the settings of a cluster describe it: `count` of a resource, all on one node that has these labels.
 
     `pool`: how many runtimes may have it at once where the cluster adds nodes by itself; 0: as many as the nodes there are allow.
     """

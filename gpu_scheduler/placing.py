@@ -9,44 +9,48 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from gpu_scheduler.model import Claim, ClaimLimits, Flavor, Kind, Node, Nodes, Waiting
+from gpu_scheduler.model import Claim, ClaimLimits, Flavor, Node, Nodes, Offer, Waiting
 from gpu_scheduler.policy import CPU
 
 POOL = "autoscaled-"  # begins the name of a node that stands for all an autoscaler may add
 
 
-def nodes_for(kind: Kind, nodes: Sequence[Node]) -> Sequence[Node]:
+def nodes_for(flavor: Flavor, nodes: Sequence[Node]) -> Sequence[Node]:
     """Return the nodes a flavor may be on; one that stands for all where the cluster makes them as they are needed."""
-    if kind.pool == 0:
+    if flavor.pool == 0:
         return nodes
-    return (Node(f"{POOL}{kind.name}", kind.node_selector, {kind.resource: kind.pool * kind.count}, True),)
+    return (
+        Node(
+            f"{POOL}{flavor.name}", flavor.node_selector, {flavor.resource: flavor.pool * flavor.count}, True
+        ),
+    )
 
 
-def slots_of(kind: Kind, node: Node) -> tuple[str, ...]:
+def slots_of(flavor: Flavor, node: Node) -> tuple[str, ...]:
     """Return the slots a node has for a flavor; none when it is not such a node or takes no work."""
-    if not node.usable or any(node.labels.get(k) != v for k, v in kind.node_selector.items()):
+    if not node.usable or any(node.labels.get(k) != v for k, v in flavor.node_selector.items()):
         return ()
-    return tuple(f"{node.name}/{kind.resource}/{n}" for n in range(node.has.get(kind.resource, 0)))
+    return tuple(f"{node.name}/{flavor.resource}/{n}" for n in range(node.has.get(flavor.resource, 0)))
 
 
 def place(
-    kind: Kind, nodes: Sequence[Node], leased: Collection[str], barred: Collection[str] = ()
+    flavor: Flavor, nodes: Sequence[Node], leased: Collection[str], barred: Collection[str] = ()
 ) -> tuple[str, ...] | None:
     """Return free slots on one node, of the node that is left with the fewest; None when no node has enough."""
     fits: list[tuple[int, str, tuple[str, ...]]] = []
-    for node in nodes_for(kind, nodes):
-        if f"{node.name}/{kind.resource}" in barred:
+    for node in nodes_for(flavor, nodes):
+        if f"{node.name}/{flavor.resource}" in barred:
             continue
-        free = [slot for slot in slots_of(kind, node) if slot not in leased]
-        if len(free) >= kind.count:
-            fits.append((len(free), node.name, tuple(free[: kind.count])))
+        free = [slot for slot in slots_of(flavor, node) if slot not in leased]
+        if len(free) >= flavor.count:
+            fits.append((len(free), node.name, tuple(free[: flavor.count])))
     return min(fits)[2] if fits else None
 
 
 def admit(
     waiting: Sequence[Claim],
     granted: Sequence[Claim],
-    kinds: Mapping[str, Kind],
+    flavors: Mapping[str, Flavor],
     nodes: Sequence[Node],
     limits: ClaimLimits,
 ) -> dict[str, tuple[str, ...]]:
@@ -56,15 +60,15 @@ def admit(
     barred: set[str] = set()
     grants: dict[str, tuple[str, ...]] = {}
     for claim in waiting:
-        kind = kinds.get(claim.flavor)
-        if kind is None or over_limit(claim, held, limits) is not None:
+        flavor = flavors.get(claim.flavor)
+        if flavor is None or over_limit(claim, held, limits) is not None:
             continue
-        slots = place(kind, nodes, leased, barred)
+        slots = place(flavor, nodes, leased, barred)
         if slots is None:
             barred |= {
-                f"{node.name}/{kind.resource}"
-                for node in nodes_for(kind, nodes)
-                if len(slots_of(kind, node)) >= kind.count
+                f"{node.name}/{flavor.resource}"
+                for node in nodes_for(flavor, nodes)
+                if len(slots_of(flavor, node)) >= flavor.count
             }
             continue
         grants[claim.id] = slots
@@ -89,7 +93,7 @@ def explain(
     claim: Claim,
     waiting: Sequence[Claim],
     granted: Sequence[Claim],
-    kinds: Mapping[str, Kind],
+    flavors: Mapping[str, Flavor],
     found: Nodes,
     limits: ClaimLimits,
 ) -> Waiting:
@@ -102,41 +106,52 @@ def explain(
     def answer(code: str, reason: str) -> Waiting:
         return Waiting(position, of, code, reason)
 
-    kind = kinds.get(claim.flavor)
-    if kind is None:
+    flavor = flavors.get(claim.flavor)
+    if flavor is None:
         return answer("unknown_flavor", f"The accelerator {claim.flavor} is not offered any more.")
-    if found.reason is not None and kind.pool == 0:
+    if found.reason is not None and flavor.pool == 0:
         return answer("inventory_unknown", found.reason)
     limit = over_limit(claim, granted, limits)
     if limit is not None:
         return answer("over_limit", limit)
-    large = [n for n in nodes_for(kind, found.nodes) if len(slots_of(kind, n)) >= kind.count]
+    large = [n for n in nodes_for(flavor, found.nodes) if len(slots_of(flavor, n)) >= flavor.count]
     if not large:
-        return answer("no_such_node", f"No node of the cluster has {_of(kind)} just now.")
+        return answer("no_such_node", f"No node of the cluster has {_of(flavor)} just now.")
     leased = {slot for c in granted for slot in c.slots}
-    total = sum(len(slots_of(kind, n)) for n in large)
-    used = sum(slot in leased for n in large for slot in slots_of(kind, n))
-    if place(kind, found.nodes, leased) is not None:
+    total = sum(len(slots_of(flavor, n)) for n in large)
+    used = sum(slot in leased for n in large for slot in slots_of(flavor, n))
+    if place(flavor, found.nodes, leased) is not None:
         return answer("behind_others", "Others came first and wait for the same nodes.")
     if used >= total:
         return answer("in_use", f"All {total} are in use." if total > 1 else "The only one is in use.")
-    free = max(sum(s not in leased for s in slots_of(kind, n)) for n in large)
-    return answer("too_few_together", f"{kind.count} are needed on one node; at most {free} are free on one.")
+    free = max(sum(s not in leased for s in slots_of(flavor, n)) for n in large)
+    return answer(
+        "too_few_together", f"{flavor.count} are needed on one node; at most {free} are free on one."
+    )
 
 
-def offer(kinds: Mapping[str, Kind], found: Nodes) -> tuple[Flavor, ...]:
+def offer(
+    flavors: Mapping[str, Flavor], found: Nodes, waiting: Sequence[Claim], granted: Sequence[Claim]
+) -> tuple[Offer, ...]:
     """Return the flavors a user can see, NONE first, then by name. One that is in use is available: it can be waited for."""
     out = [CPU]
-    for name in sorted(kinds):
-        kind = kinds[name]
-        fits = any(len(slots_of(kind, node)) >= kind.count for node in nodes_for(kind, found.nodes))
-        reason = None if fits else found.reason or f"No node of the cluster has {_of(kind)}."
-        out.append(Flavor(name, kind.title, reason is None, reason))
+    leased = {slot for claim in granted for slot in claim.slots}
+    for name in sorted(flavors):
+        flavor = flavors[name]
+        fits = any(len(slots_of(flavor, node)) >= flavor.count for node in nodes_for(flavor, found.nodes))
+        reason = None
+        if not fits:
+            reason = found.reason or f"No node of the cluster has {_of(flavor)}."
+        else:
+            before = sum(claim.flavor == name for claim in waiting)
+            if before or place(flavor, found.nodes, leased) is None:
+                reason = f"In use now: {f'{before} wait before you' if before else 'you would be next'}."
+        out.append(Offer(name, flavor.title, fits, reason))
     return tuple(out)
 
 
-def _of(kind: Kind) -> str:
-    return f"{kind.count} of {kind.resource}" if kind.count > 1 else f"a {kind.title}"
+def _of(flavor: Flavor) -> str:
+    return f"{flavor.count} of {flavor.resource}" if flavor.count > 1 else flavor.title
 
 
 def _many(count: int) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from gpu_scheduler.model import NONE, Device, Flavor, Inventory
+from gpu_scheduler.model import NONE, Device, Inventory, Offer
 
 FAMILIES = ("RTX", "GTX", "TITAN")
-CPU = Flavor(NONE, "CPU", True, None)
+CPU = Offer(NONE, "CPU", True, None)
 
 
 def flavor_name(product: str) -> str:
@@ -23,19 +23,19 @@ def flavor_name(product: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name).upper() or "GPU"
 
 
-def offer(inventory: Inventory, held: Collection[str]) -> tuple[Flavor, ...]:
+def offer(inventory: Inventory, held: Collection[str]) -> tuple[Offer, ...]:
     """Return the flavors a user can see, NONE first, then by name. `held` are ids of devices somebody has."""
     out = [CPU]
     for name in sorted({d.flavor for d in inventory.devices}):
-        of_kind = [d for d in inventory.devices if d.flavor == name]
-        healthy = [d for d in of_kind if d.healthy]
+        of_flavor = [d for d in inventory.devices if d.flavor == name]
+        healthy = [d for d in of_flavor if d.healthy]
         free = [d for d in healthy if d.id not in held]
         reason = None
         if not healthy:
-            reason = f"{len(of_kind)} of {len(of_kind)} devices are unhealthy."
+            reason = f"{len(of_flavor)} of {len(of_flavor)} devices are unhealthy."
         elif not free:
             reason = f"{len(healthy)} of {len(healthy)} devices are in use."
-        out.append(Flavor(name, of_kind[0].title, reason is None, reason))
+        out.append(Offer(name, of_flavor[0].title, reason is None, reason))
     return tuple(out)
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from gpu_scheduler import placing
-from gpu_scheduler.model import Claim, ClaimLimits, ClaimState, Device, Flavor, Kind, Waiting
+from gpu_scheduler.model import Claim, ClaimLimits, ClaimState, Device, Flavor, Offer, Waiting
 from gpu_scheduler.ports import Claims, NodeSource, SlotTaken
 
 log = logging.getLogger(__name__)
@@ -16,13 +16,13 @@ class ClaimQueue:
     """Decides by gpu_scheduler.placing over what the store and the cluster say now; keeps nothing itself."""
 
     def __init__(
-        self, claims: Claims, nodes: NodeSource, kinds: Mapping[str, Kind], limits: ClaimLimits
+        self, claims: Claims, nodes: NodeSource, flavors: Mapping[str, Flavor], limits: ClaimLimits
     ) -> None:
-        self._claims, self._nodes, self._kinds, self._limits = claims, nodes, kinds, limits
+        self._claims, self._nodes, self._flavors, self._limits = claims, nodes, flavors, limits
 
-    def flavors(self) -> tuple[Flavor, ...]:
+    def flavors(self) -> tuple[Offer, ...]:
         """Return what a user may pick now."""
-        return placing.offer(self._kinds, self._nodes.nodes())
+        return placing.offer(self._flavors, self._nodes.nodes(), *self._split())
 
     def ask(self, claim_id: str, user: str, teams: Collection[str], flavor: str) -> Claim:
         """Ask for the slots of a runtime; asked again it is the same claim."""
@@ -38,7 +38,7 @@ class ClaimQueue:
     def admit(self) -> list[Claim]:
         """Grant what can be granted now; return the claims that were."""
         waiting, granted = self._split()
-        grants = placing.admit(waiting, granted, self._kinds, self._nodes.nodes().nodes, self._limits)
+        grants = placing.admit(waiting, granted, self._flavors, self._nodes.nodes().nodes, self._limits)
         done: list[Claim] = []
         for claim_id, slots in grants.items():
             try:
@@ -56,7 +56,7 @@ class ClaimQueue:
         if claim is None or claim.state is not ClaimState.WAITING:
             return None
         waiting, granted = self._split()
-        return placing.explain(claim, waiting, granted, self._kinds, self._nodes.nodes(), self._limits)
+        return placing.explain(claim, waiting, granted, self._flavors, self._nodes.nodes(), self._limits)
 
     def end(self, claim_id: str) -> None:
         """Give back what a claim holds: its runtime is provably gone."""
@@ -78,7 +78,7 @@ class ClusterAccelerators:
     def __init__(self, queue: ClaimQueue) -> None:
         self._queue = queue
 
-    def flavors(self, held: Collection[str]) -> tuple[Flavor, ...]:
+    def flavors(self, held: Collection[str]) -> tuple[Offer, ...]:
         """Return what a user may pick now. Who holds what is the queue's own knowledge."""
         return self._queue.flavors()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gpu_scheduler import policy
-from gpu_scheduler.model import NONE, Device, Flavor
+from gpu_scheduler.model import NONE, Device, Offer
 from gpu_scheduler.ports import InventorySource
 
 # What a GPU runtime needs beside its own device file.
@@ -20,7 +20,7 @@ class Accelerators:
     def __init__(self, source: InventorySource) -> None:
         self._source = source
 
-    def flavors(self, held: Collection[str]) -> tuple[Flavor, ...]:
+    def flavors(self, held: Collection[str]) -> tuple[Offer, ...]:
         """Return what a user may pick now; `held` are ids of devices that live runtimes have."""
         return policy.offer(self._source.read(), held)
 

@@ -31,7 +31,8 @@ class DockerSettings(Section):
     )
     disk: Size | None = Field(
         None,
-        description="Most that a runtime may write beside /content; needs an engine whose storage can limit it (overlay2 on xfs with pquota).",
+        ge=16 << 20,
+        description="Most bytes in /content, and as many again beside it; None means that a runtime may fill the machine's disk.",
     )
     control_url: str | None = Field(
         None,

@@ -53,11 +53,19 @@ class KubernetesSettings(Section):
     )
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of nodes for runtimes.")
     tolerations: tuple[TolerationSettings, ...] = Field((), description="Taints of nodes for runtimes.")
-    drives: Literal["csi", "none"] = Field(
-        "csi", description="csi: the drive plugin brings a Drive into a running pod; none: no Drives inside."
+    drives: Literal["csi", "subpath", "none"] = Field(
+        "csi",
+        description="csi: the drive plugin brings a Drive into a running pod; subpath: a pod starts with it, without a plugin; "
+        "none: no Drives inside.",
+    )
+    drive_claim: str | None = Field(
+        None, description="Claim of the Drive's volume in the namespace of runtimes; with drives: subpath."
     )
     cpu_share: Share = Field(0.25, description="Part of a shape's CPUs that is reserved on the node.")
-    memory_share: Share = Field(1.0, description="Part of a shape's memory that is reserved on the node.")
+    memory_share: Share = Field(
+        0.5,
+        description="Part of a shape's memory that is reserved on the node; 1: no runtime is ever evicted for its neighbours' sake.",
+    )
     disk: Size | None = Field(
         None, description="Most bytes a runtime may write on its node; None means no limit."
     )
@@ -71,6 +79,17 @@ class KubernetesSettings(Section):
     kubeconfig: Path | None = Field(
         None, description="File that names the cluster; None means the one the service runs in."
     )
+
+    @model_validator(mode="after")
+    def _sub_path_has_a_claim(self) -> KubernetesSettings:
+        if (self.drives == "subpath") is not bool(self.drive_claim):
+            raise ValueError("drives: subpath and drive_claim need each other")
+        return self
+
+    @property
+    def drives_at_start(self) -> bool:
+        """Whether a runtime has its Drive from its start or not at all."""
+        return self.drives == "subpath"
 
 
 class FlavorSettings(Section):

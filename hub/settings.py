@@ -118,7 +118,11 @@ class RuntimeSettings(Section):
     kubernetes: KubernetesSettings = Field(
         default_factory=KubernetesSettings, description="Settings of the Kubernetes backend."
     )
-    environment: str = Field("default", description="Name of the runtime in images/catalogue.yaml.")
+    environment: str = Field("default", description="Name of the runtime in the catalogue.")
+    catalogue: Path | None = Field(
+        None,
+        description="File of runtimes and their images, such as `minicolab images build --record` writes; None: images/catalogue.yaml of minicolab.",
+    )
     torch_index: str | None = Field(
         None, description="Folder or index of PyTorch wheels to prefer, such as CPU builds."
     )
@@ -131,6 +135,12 @@ class RuntimeSettings(Section):
     def _standard_exists(self) -> RuntimeSettings:
         if "STANDARD" not in self.shapes:
             raise ValueError("shapes must contain STANDARD")
+        return self
+
+    @model_validator(mode="after")
+    def _catalogue_is_found_from_everywhere(self) -> RuntimeSettings:
+        if self.catalogue is not None and not self.catalogue.is_absolute():
+            raise ValueError("catalogue must be a whole path, such as /etc/minicolab/catalogue.yaml")
         return self
 
     @model_validator(mode="after")

@@ -11,25 +11,26 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from gpu_scheduler.kube import KubeInventory
-from gpu_scheduler.model import ClaimLimits, Kind
+from gpu_scheduler.model import ClaimLimits, Flavor
 from gpu_scheduler.queue import ClaimQueue
 from gpu_scheduler.sql import SqlClaims
 from hub.kubernetes_settings import TolerationSettings
 from hub.quota_settings import BudgetSettings, QuotaSettings, RuleSettings
 from hub.settings import Service, Settings, SettingsError
-from hub.setup.images import PREFIX
-from hub.setup.runtime_environment import environment_for
+from hub.setup.runtime_environment import catalogue_of, environment_for
 from quota.clock import SystemClock
 from quota.model import Budget, Limits, Per, Rule, Rules, Unit, Window
 from quota.sql import create_engine
 from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
+from spawner.catalogue import CatalogueEntry
 from spawner.ended import Ended
-from spawner.environment import Progress
-from spawner.kubernetes.model import Flavor, Installation
+from spawner.environment import Progress, RuntimeEnvironment
+from spawner.kubernetes.model import Flavor as PodFlavor
+from spawner.kubernetes.model import Installation
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
-from spawner.model import EndReason, IsolationReport, RuntimeSpec, Shape
+from spawner.model import DriveAtStart, EndReason, IsolationReport, RuntimeSpec, Shape
 from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
@@ -48,7 +49,7 @@ def make_backend(service: Service) -> RuntimeBackend:
         return _docker_backend(service)
     if service.settings.runtimes.backend == "kubernetes":
         return _kubernetes_backend(service)
-    _, environment = environment_for(service.settings.runtimes.environment)
+    _, environment = _environment(service)
     local = service.settings.runtimes.local
     return LocalBackend(
         service.runtimes_folder,
@@ -87,12 +88,12 @@ def make_claim_queue(
 
     assert isinstance(backend, KubernetesBackend)
     a = service.settings.accelerators
-    kinds = {
-        name: Kind(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
+    flavors = {
+        name: Flavor(name, f.title, f.resource, f.count, f.node_selector, f.autoscaled)
         for name, f in a.flavors.items()
     }
     limits = ClaimLimits(a.max_per_user, a.max_per_team)
-    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), kinds, limits), backend
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), flavors, limits), backend
 
 
 def kubernetes_installation(settings: Settings) -> Installation:
@@ -114,8 +115,9 @@ def kubernetes_installation(settings: Settings) -> Installation:
         node_selector=k.node_selector,
         tolerations=_tolerations(k.tolerations),
         drives=k.drives,
+        drive_claim=k.drive_claim or "",
         flavors={
-            name: Flavor(
+            name: PodFlavor(
                 f.resource, f.count, f.node_selector, _tolerations(f.tolerations), f.runtime_class, f.image
             )
             for name, f in settings.accelerators.flavors.items()
@@ -141,16 +143,28 @@ def _tolerations(tolerations: tuple[TolerationSettings, ...]) -> tuple[dict[str,
     return tuple(t.model_dump(exclude_none=True) for t in tolerations)
 
 
+def _environment(service: Service) -> tuple[CatalogueEntry, RuntimeEnvironment]:
+    runtimes = service.settings.runtimes
+    return environment_for(runtimes.environment, runtimes.catalogue)
+
+
+def runtime_image(settings: Settings) -> str:
+    """Return what the catalogue says the image of runtimes is: by its digest, where it has one."""
+    runtimes = settings.runtimes
+    entry, _ = environment_for(runtimes.environment, runtimes.catalogue)
+    return entry.image.reference(catalogue_of(runtimes.catalogue).registry)
+
+
 def _docker_backend(service: Service) -> RuntimeBackend:
-    from spawner.docker.backend import DockerBackend  # not needed by who runs no containers
+    from gpu_scheduler.nvml import NvmlInventory  # not needed by who runs no containers
+    from spawner.docker.backend import DockerBackend
     from spawner.docker.containers import ContainerSettings
 
     docker = service.settings.runtimes.docker
-    entry, _ = environment_for(service.settings.runtimes.environment)
     installation = hashlib.sha256(str(service.state).encode()).hexdigest()[:12]
     settings = ContainerSettings(
         installation=installation,
-        image=docker.image or f"{PREFIX}/{entry.image}",
+        image=docker.image or runtime_image(service.settings),
         network=docker.network or f"minicolab-{installation}",
         root=docker.mode == "root",
         disk_bytes=docker.disk,
@@ -162,6 +176,7 @@ def _docker_backend(service: Service) -> RuntimeBackend:
         settings,
         url=docker.url,
         pull=docker.pull,
+        device_names=lambda: {d.node: d.id for d in NvmlInventory().read().devices if d.node},
     )
 
 
@@ -169,7 +184,7 @@ def environment_status(service: Service) -> Progress:
     """Return how far the runtime environment is; an image brings its own, and its pull is told by the start itself."""
     if service.settings.runtimes.backend != "local":
         return Progress("complete", "In the runtime's image", 1.0, 0.0)
-    _, environment = environment_for(service.settings.runtimes.environment)
+    _, environment = _environment(service)
     return environment.status()
 
 
@@ -251,6 +266,7 @@ def runtime_spec_builder(service: Service) -> Callable[[str, str, dict[str, Any]
             public_control_url=f"{service.app_origin}/services/control/",
             budget=_carried(options.get("budget")),
             snapshot_bytes=int(options.get("snapshot_bytes", 0)),
+            drive=_drive_at_start(options.get("drive")),
         )
 
     return build
@@ -261,6 +277,10 @@ def _carried(budget: dict[str, Any] | None) -> CarriedBudget | None:
         return None
     reason = EndReason(str(budget["code"]), str(budget["message"]))
     return CarriedBudget(float(budget["seconds"]), reason)
+
+
+def _drive_at_start(drive: dict[str, Any] | None) -> DriveAtStart | None:
+    return DriveAtStart(str(drive["id"]), bool(drive["readonly"])) if drive is not None else None
 
 
 def make_drive(service: Service) -> DriveService:

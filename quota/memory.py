@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,19 @@ class MemoryLedger:
             self._holders.append(holder)
             self._epoch = len(self._holders)
             return self._epoch
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._lock:
+            self._may_write()
+            sessions, events = dict(self._sessions), len(self._events)
+            try:
+                yield
+            except BaseException:
+                self._sessions.clear()
+                self._sessions.update(sessions)
+                del self._events[events:]
+                raise
 
     def begin(self, session: Session) -> None:
         with self._lock:

@@ -189,12 +189,20 @@ def still_told(
     return frozenset((kind, t) for kind, t in told if kind in left and left[kind] <= t)
 
 
-def seconds_to_next(limits: Limits, session: Session, now: Moment, grace_seconds: float) -> float | None:
-    """Return in how many seconds there is something to announce or to end next; None when the session is not ready."""
+def seconds_to_next(
+    limits: Limits, session: Session, now: Moment, grace_seconds: float, *, evidence: bool = True
+) -> float | None:
+    """Return in how many seconds there is something to announce or to end next; None when the session is not ready.
+
+    0 for one that is overdue. `evidence` False: it can not be told whether it was used, so being idle is nothing to end it for.
+    """
     found: list[float] = []
     for end in ends_of(session, now):
+        overdue_in = end.seconds_left + grace_seconds
+        if overdue_in <= 0 and (evidence or end.kind != IDLE):
+            return 0.0
         found += [end.seconds_left - t for t in limits.warn_before_seconds if t < end.limit_seconds]
-        found.append(end.seconds_left + grace_seconds)
+        found.append(overdue_in)
     ahead = [seconds for seconds in found if seconds > 0]
     return min(ahead) if ahead else (0.0 if found else None)
 

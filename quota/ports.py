@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -28,12 +29,16 @@ class Fenced(Exception):
 class Ledger(Protocol):
     """Keeps sessions, and the append-only record of what happened to them.
 
-    Every call is one transaction. Once `take_over` was called, each change is refused with Fenced when a later instance has
+    Every call is one transaction, unless it is made inside `together`. Once `take_over` was called, each change is refused with Fenced when a later instance has
     taken over since.
     """
 
     def take_over(self, holder: str, at: datetime) -> int:
         """Become the one instance that writes; return its epoch, higher than every one before."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block whose changes are one transaction: all of them, or none when it raises. `begin` has no place in it."""
         ...
 
     def begin(self, session: Session) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
+    Connection,
     DateTime,
     Engine,
     Float,
     Index,
     Integer,
+    Row,
     String,
     Text,
+    bindparam,
     case,
     func,
     or_,
@@ -129,12 +135,30 @@ class EpochRow(Base):
     since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+# Read by columns, not as objects that follow their changes: many rows are read, and few are changed.
+_SESSIONS = SessionRow.metadata.tables[SessionRow.__tablename__]
+_BY_ID = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("wanted"))
+_KNOWN, _USED_AT = _SESSIONS.c.active_boottime, bindparam("boot", type_=Float)
+_NOTE_USE = (
+    update(_SESSIONS)
+    .where(_SESSIONS.c.id == bindparam("used"), or_(*(_SESSIONS.c.state == state for state in sorted(LIVE))))
+    .values(
+        last_activity=case(
+            (_KNOWN > _USED_AT, _SESSIONS.c.last_activity),
+            else_=bindparam("wall", type_=DateTime(timezone=True)),
+        ),
+        active_boottime=case((_KNOWN > _USED_AT, _KNOWN), else_=_USED_AT),
+    )
+)
+
+
 class SqlLedger:
     """A quota.ports.Ledger."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._epoch: int | None = None
+        self._open = threading.local()  # `db`: the transaction of `together`, in the thread that is in it
         prepare_database(engine)
 
     def take_over(self, holder: str, at: datetime) -> int:
@@ -153,8 +177,32 @@ class SqlLedger:
         return taken
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._writing() as db:
+            self._open.db = db
+            try:
+                yield
+            finally:
+                self._open.db = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """What sees everything that was written so far, in an open transaction too."""
+        db: Database | None = getattr(self._open, "db", None)
+        if db is not None:
+            db.flush()
+            yield db.connection()
+            return
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
     def _writing(self) -> Iterator[Database]:
         """A transaction that holds the write lock and the epoch from its first statement on. Raise Fenced."""
+        open_one: Database | None = getattr(self._open, "db", None)
+        if open_one is not None:
+            yield open_one
+            return
         with Database(self._engine) as db, db.begin():
             # Changes nothing; takes the write lock, and finds a row unless somebody took over.
             mine = update(EpochRow).where(EpochRow.id == 1).values(epoch=EpochRow.epoch)
@@ -170,41 +218,35 @@ class SqlLedger:
                 db.add(_row(session))
                 db.add(_event(session.id, "created", created_detail(session), session.created))
         except IntegrityError:
-            query = select(SessionRow).where(
-                SessionRow.user == session.user,
-                SessionRow.file_id == session.file_id,
-                SessionRow.state.in_(LIVE),
-            )
-            with Database(self._engine) as db:
-                other = db.scalars(query).first()
-                if other is None:
-                    raise
-                raise LiveExists(_session(other)) from None
+            others = [s for s in self.live(session.user) if s.file_id == session.file_id]
+            if not others:
+                raise
+            raise LiveExists(others[0]) from None
 
     def get(self, session_id: str) -> Session | None:
-        with Database(self._engine) as db:
-            row = db.get(SessionRow, session_id)
+        with self._reading() as db:
+            row = db.execute(_BY_ID, {"wanted": session_id}).first()
             return _session(row) if row is not None else None
 
     def live(self, user: str | None = None) -> list[Session]:
         query = (
-            select(SessionRow).where(SessionRow.state.in_(LIVE)).order_by(SessionRow.created, SessionRow.id)
+            select(_SESSIONS).where(SessionRow.state.in_(LIVE)).order_by(SessionRow.created, SessionRow.id)
         )
         if user is not None:
             query = query.where(SessionRow.user == user)
-        with Database(self._engine) as db:
-            return [_session(row) for row in db.scalars(query)]
+        with self._reading() as db:
+            return [_session(row) for row in db.execute(query)]
 
     def find(self, which: Filter, offset: int, limit: int) -> tuple[list[Session], int]:
-        query, count = select(SessionRow), select(func.count()).select_from(SessionRow)
+        query, count = select(_SESSIONS), select(func.count()).select_from(SessionRow)
         conditions = [
             *([SessionRow.user == which.user] if which.user is not None else []),
             *([SessionRow.file_id == which.file_id] if which.file_id is not None else []),
             *([SessionRow.state.in_(which.states)] if which.states is not None else []),
         ]
         query = query.where(*conditions).order_by(SessionRow.created.desc(), SessionRow.id)
-        with Database(self._engine) as db:
-            found = [_session(row) for row in db.scalars(query.offset(offset).limit(limit))]
+        with self._reading() as db:
+            found = [_session(row) for row in db.execute(query.offset(offset).limit(limit))]
             return found, db.scalar(count.where(*conditions)) or 0
 
     def move(
@@ -226,17 +268,11 @@ class SqlLedger:
             return _session(row)
 
     def note_use(self, uses: Mapping[str, tuple[datetime, float]]) -> None:
+        values = [{"used": i, "wall": wall, "boot": boot} for i, (wall, boot) in uses.items()]
+        if not values:
+            return
         with self._writing() as db:
-            for session_id, (wall, boottime) in uses.items():
-                known = SessionRow.active_boottime
-                db.execute(
-                    update(SessionRow)
-                    .where(SessionRow.id == session_id, SessionRow.state.in_(LIVE))
-                    .values(
-                        last_activity=case((known > boottime, SessionRow.last_activity), else_=wall),
-                        active_boottime=case((known > boottime, known), else_=boottime),
-                    )
-                )
+            db.connection().execute(_NOTE_USE, values)
 
     def end(
         self, session_id: str, state: State, reason: Reason, at: datetime, used_seconds: float
@@ -258,12 +294,12 @@ class SqlLedger:
 
     def metered(self, since: datetime) -> list[Session]:
         query = (
-            select(SessionRow)
+            select(_SESSIONS)
             .where(SessionRow.ready.is_not(None), or_(SessionRow.state.in_(LIVE), SessionRow.ended >= since))
             .order_by(SessionRow.created, SessionRow.id)
         )
-        with Database(self._engine) as db:
-            return [_session(row) for row in db.scalars(query)]
+        with self._reading() as db:
+            return [_session(row) for row in db.execute(query)]
 
     def grant(self, grant: Grant) -> None:
         with self._writing() as db:
@@ -279,11 +315,11 @@ class SqlLedger:
             )
 
     def grants(self, since: datetime) -> list[Grant]:
-        query = select(GrantRow).where(GrantRow.at >= since).order_by(GrantRow.number)
-        with Database(self._engine) as db:
+        query = select(GrantRow.__table__).where(GrantRow.at >= since).order_by(GrantRow.number)
+        with self._reading() as db:
             return [
                 Grant(row.budget, row.holder, row.hours, row.note, row.by, _utc(row.at))
-                for row in db.scalars(query)
+                for row in db.execute(query)
             ]
 
     def keep_content(self, user: str, keep: bool) -> None:
@@ -291,14 +327,13 @@ class SqlLedger:
             db.merge(ChoiceRow(user=user, keep_content=keep))
 
     def keeps_content(self, user: str) -> bool:
-        with Database(self._engine) as db:
-            row = db.get(ChoiceRow, user)
-            return row is not None and row.keep_content
+        with self._reading() as db:
+            return bool(db.scalar(select(ChoiceRow.keep_content).where(ChoiceRow.user == user)))
 
     def events(self, session_id: str) -> list[tuple[str, dict[str, object], datetime]]:
-        query = select(EventRow).where(EventRow.session_id == session_id).order_by(EventRow.number)
-        with Database(self._engine) as db:
-            return [(row.event, json.loads(row.detail), _utc(row.at)) for row in db.scalars(query)]
+        query = select(EventRow.__table__).where(EventRow.session_id == session_id).order_by(EventRow.number)
+        with self._reading() as db:
+            return [(row.event, json.loads(row.detail), _utc(row.at)) for row in db.execute(query)]
 
 
 def _the(db: Database, session_id: str) -> SessionRow:
@@ -359,7 +394,7 @@ def _row(s: Session) -> SessionRow:
     )
 
 
-def _session(row: SessionRow) -> Session:
+def _session(row: SessionRow | Row[Any]) -> Session:
     reason = Reason(row.reason_code, row.reason_message or "") if row.reason_code is not None else None
     return Session(
         id=row.id,
@@ -383,7 +418,7 @@ def _session(row: SessionRow) -> Session:
         boot_id=row.boot_id,
         ready_boottime=row.ready_boottime,
         active_boottime=row.active_boottime,
-        teams=frozenset(json.loads(row.teams or "[]")),
+        teams=_teams(row.teams),
         cpus=row.cpus or 0.0,
         price=row.price or 0.0,
         extensions_used=row.extensions_used or 0,
@@ -392,6 +427,11 @@ def _session(row: SessionRow) -> Session:
         budget_seconds=row.budget_seconds,
         used_seconds=row.used_seconds,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _teams(text: str | None) -> frozenset[str]:
+    return frozenset(json.loads(text or "[]"))
 
 
 def _utc(value: datetime) -> datetime:

@@ -30,18 +30,23 @@ def set_aside(content: Path, place: Path, most_bytes: int) -> str:
     mounted = mounts_below(content)
     if mounted:
         return f"{mounted[0]} was still mounted"
-    total, files = 0, 0
-    for _, status in _files(content):
-        total, files = total + status.st_size, files + 1
-        if total > most_bytes:
-            return f"/content holds more than the {_size(most_bytes)} that are kept"
-    if not files:
-        return "/content was empty"
+    if reason := why_not(content, most_bytes):
+        return reason
     try:
         content.rename(place)
     except OSError as error:
         return f"/content could not be moved: {error.strerror}"
     return ""
+
+
+def why_not(content: Path, most_bytes: int) -> str:
+    """Return why `content` is not kept, "" when it is: it holds something, and not more than `most_bytes`."""
+    total, files = 0, 0
+    for _, status in _files(content):
+        total, files = total + status.st_size, files + 1
+        if total > most_bytes:
+            return f"/content holds more than the {_size(most_bytes)} that are kept"
+    return "" if files else "/content was empty"
 
 
 def pack(place: Path, archive: Path) -> Path:

@@ -84,6 +84,14 @@ class LeftBehind:
 
 
 @dataclass(frozen=True)
+class DriveAtStart:
+    """A drive that its user has agreed to before the runtime starts, for machines that none can be brought into later."""
+
+    id: str
+    readonly: bool
+
+
+@dataclass(frozen=True)
 class RuntimeSpec:
     """Everything a backend needs to start a runtime.
 
@@ -108,6 +116,7 @@ class RuntimeSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     budget: Budget | None = None
     snapshot_bytes: int = 0
+    drive: DriveAtStart | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class RuntimeBackend(Protocol):
     """Runs runtimes. Keeps no state of its own: what exists is found by looking."""
 
     name: str
+    keeps_content: bool  # whether it can set /content of an ended runtime aside, and put it into a later one
 
     async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
         """Start a runtime; return once its server answers. Raise BackendError; then nothing of it is left."""
@@ -70,7 +71,8 @@ class RuntimeBackend(Protocol):
     async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
         """Make the folder `source` visible inside at `<target>/MyDrive` and `<target>/My Drive`.
 
-        Raise BackendError: bad_mountpoint, mountpoint_not_empty, no_such_drive, mount_failed, no_such_runtime.
+        Raise BackendError: bad_mountpoint, mountpoint_not_empty, no_such_drive, mount_failed, no_such_runtime, and restart_needed where
+        a drive can only be there from the start (`RuntimeSpec.drive`).
         """
         ...
 

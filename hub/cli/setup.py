@@ -48,6 +48,7 @@ def _setup(arguments: argparse.Namespace) -> int:
                     "slirp4netns": "slirp4netns",
                     "mmdebstrap": "mmdebstrap",
                     "iptables": "iptables",
+                    "mkfs.btrfs": "btrfs-progs",
                 },
                 required=False,
             )
@@ -58,7 +59,8 @@ def _setup(arguments: argparse.Namespace) -> int:
         frontend.build_assets(node)
         if not arguments.no_environment:
             name = arguments.environment or settings.runtimes.environment
-            runtime_environment.install(name, arguments.torch_index or settings.runtimes.torch_index)
+            torch_index = arguments.torch_index or settings.runtimes.torch_index
+            runtime_environment.install(name, torch_index, settings.runtimes.catalogue)
     except SetupError as error:
         fail(IO_ERROR, str(error))
     say("Set-up is complete.")

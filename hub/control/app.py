@@ -14,6 +14,7 @@ from gpu_scheduler.service import Accelerators
 from hub.control import handlers, limit_pages, pages, quota_api
 from hub.control.claims import ClaimCarrier
 from hub.control.consent import ConsentStore, make_server
+from hub.control.drives_at_start import DrivesAtStart
 from hub.control.files import Files
 from hub.control.handlers import Control
 from hub.control.hub_client import HubClient
@@ -50,6 +51,9 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
         epoch = sessions.ledger.take_over(holder(service), clock.now())
     hub = HubClient(service.hub_api_url, service.control_token)
     drive = make_drive(service)
+    kubernetes = service.settings.runtimes.backend == "kubernetes"
+    at_start = kubernetes and service.settings.runtimes.kubernetes.drives_at_start
+    drives_at_start = DrivesAtStart(sessions.ledger, drive, clock, needed=at_start)
     snapshots = Snapshots(drive, sessions.ledger)
     backend = backend or make_backend(service)
     queue = make_claim_queue(service, engine, backend)
@@ -58,7 +62,9 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
     return Control(
         service=service,
         sessions=sessions,
-        orchestrator=Orchestrator(service, sessions, backend, hub, snapshots, scribe, epoch, claims),
+        orchestrator=Orchestrator(
+            service, sessions, backend, hub, snapshots, drives_at_start, scribe, epoch, claims
+        ),
         files=Files(service.url_of("documents")),
         keys=IdempotencyKeys(engine, clock),
         accelerators=ClusterAccelerators(claims.queue)
@@ -66,6 +72,7 @@ def make_control(service: Service, backend: RuntimeBackend | None = None) -> Con
         else Accelerators(NvmlInventory()),
         consent=ConsentStore(engine, sessions.ledger, clock),
         drive=drive,
+        drives_at_start=drives_at_start,
         snapshots=snapshots,
         clock=clock,
     )

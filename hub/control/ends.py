@@ -19,6 +19,7 @@ from quota import budgets, metering, policy
 from quota.model import Balance, Charge, Denied, Kind, Limits, Moment, Reason, Rules, Session, State, Who
 from quota.ports import Fenced
 from quota.service import Refused, Sessions
+from quota.together import Together
 from spawner.model import Budget as CarriedBudget
 from spawner.model import EndReason
 from spawner.ports import BackendError, RuntimeBackend
@@ -45,16 +46,18 @@ class Ends:
         self,
         quota: QuotaSettings,
         sessions: Sessions,
+        together: Together,
         backend: RuntimeBackend,
         publish: Publish,
         stop: Stop,
     ) -> None:
         self.quota = quota
         self.rules: Rules = quota_rules(quota)
-        self._sessions = sessions
+        self._sessions, self._together = sessions, together
         self._backend = backend
         self._publish, self._stop = publish, stop
         self._told: dict[str, frozenset[tuple[str, float]]] = {}
+        self._silent: set[str] = set()  # runtimes whose use could not be told when they were looked at last
         self._changed = asyncio.Event()
         self._budgets_stale = False
 
@@ -255,6 +258,7 @@ class Ends:
         ready = self._ready()
         for gone in self._told.keys() - {session.id for session in ready}:
             del self._told[gone]
+        self._silent &= {session.id for session in ready}
         for session in ready:
             await self._relimit(session)
         if self.rules.budgets or any(session.budget_name is not None for session in ready):
@@ -272,11 +276,11 @@ class Ends:
             if known is None or now.boottime - ago > known + LATEST_USE_SECONDS:
                 uses[session.id] = ago
         self._sessions.used(uses)
-        evidence = {s.id for s, ago in zip(some, found, strict=True) if ago is not None}
         wanted = {session.id for session in some}
-        for session in self._ready():
-            if session.id in wanted:
-                await self._judge(session, evidence=session.id in evidence)
+        evidence = {s.id for s, ago in zip(some, found, strict=True) if ago is not None}
+        self._silent = (self._silent - evidence) | (wanted - evidence)
+        judged = (session for session in self._ready() if session.id in wanted)
+        await asyncio.gather(*(self._judge(session, evidence=session.id in evidence) for session in judged))
 
     async def _activity(self, session: Session) -> float | None:
         """Return how many seconds ago the runtime was used, None when it can not be told now."""
@@ -297,7 +301,8 @@ class Ends:
         self._told[session.id] = told if due is None else told | {(due.ends, due.threshold)}
         if due is not None:
             detail = {"ends": due.ends, "threshold_seconds": due.threshold}
-            self._sessions.ledger.record(session.id, "warned", detail, now.wall)
+            record = self._sessions.ledger.record
+            await self._together.write(lambda: record(session.id, "warned", detail, now.wall))
             await self._publish("warning", session, **detail, seconds_left=round(due.seconds_left, 1))
         elif told != before:
             await self._publish("changed", session)
@@ -329,7 +334,8 @@ class Ends:
         told = policy.still_told(session, now, self._told_of(session, now))
         if policy.warning_due(limits, session, now, told) is not None:
             return 0.0
-        seconds = policy.seconds_to_next(limits, session, now, OVERDUE_GRACE_SECONDS)
+        evidence = session.id not in self._silent
+        seconds = policy.seconds_to_next(limits, session, now, OVERDUE_GRACE_SECONDS, evidence=evidence)
         return LOOK_SECONDS if seconds is None else max(seconds, SHORTEST_WAIT_SECONDS / 2)
 
     def _now_of(self, session: Session) -> Session:

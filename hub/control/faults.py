@@ -6,10 +6,12 @@ import logging
 
 from sqlalchemy.exc import DBAPIError
 
+from hub.web import storage
 from hub.web.errors import ApiError
 from quota.ports import Fenced
 from quota.store import Fault, fault_of
 from spawner.ports import BackendError
+from storage_mount.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ BACKEND_STATUS = {
     "no_such_runtime": 410,
     "bad_mountpoint": 400,
     "mountpoint_in_use": 409,
+    "restart_needed": 409,
     "mountpoint_not_empty": 409,
 }
 
@@ -27,6 +30,8 @@ def as_api_error(error: BaseException | None) -> ApiError | None:
     if isinstance(error, BackendError):
         status = BACKEND_STATUS.get(error.code, 503)
         return ApiError(status, error.code, str(error), headers=_later(5) if status == 503 else {})
+    if isinstance(error, StorageError):
+        return storage.as_api_error(error)
     if isinstance(error, Fenced):
         message = "Another control service has taken over. Try again in a moment."
         return ApiError(503, "not_in_charge", message, headers=_later(2))

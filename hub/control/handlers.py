@@ -15,6 +15,7 @@ from gpu_scheduler.model import NONE
 from gpu_scheduler.queue import ClusterAccelerators
 from gpu_scheduler.service import Accelerators
 from hub.control.consent import ConsentStore
+from hub.control.drives_at_start import DrivesAtStart
 from hub.control.faults import as_api_error
 from hub.control.files import Files
 from hub.control.idempotency import IdempotencyKeys
@@ -35,6 +36,7 @@ from quota.model import LIVE, Denied, Filter, Kind, Reason, Session, State, Who
 from quota.ports import Fenced
 from quota.service import Refused, Request, Sessions
 from quota.ticket import mint, runtime_key
+from spawner.ports import BackendError
 from storage_mount.service import DriveService
 
 TICKET_LIFETIME = timedelta(hours=1)
@@ -55,6 +57,7 @@ class Control:
     accelerators: Accelerators | ClusterAccelerators
     consent: ConsentStore
     drive: DriveService
+    drives_at_start: DrivesAtStart
     snapshots: Snapshots
     clock: Clock
 
@@ -157,6 +160,7 @@ class RuntimesHandler(ControlHandler):
         except Refused as refused:
             raise as_refusal(self.control, refused.denied, who, kind) from None
         if new:
+            self.control.drives_at_start.hand_on(session)
             self.control.orchestrator.start(session)
         self.control.keys.remember(self.user.name, key, body, session.id)
         self._reply_with(session, new=new)
@@ -194,13 +198,13 @@ class RuntimesHandler(ControlHandler):
 
     def _device(self, accelerator: str) -> str | None:
         """Return the device file granted for the accelerator. Raise 400 unknown, 409 not available."""
+        if accelerator == NONE:
+            return None
         held = held_devices(self.control)
         offered = {f.name: f for f in self.control.accelerators.flavors(held)}
         if accelerator not in offered:
             message = f"Unknown accelerator '{printable(accelerator, 40)}'. Available: {', '.join(offered)}."
             raise ApiError(400, "unknown_accelerator", message, field="accelerator")
-        if accelerator == NONE:
-            return None
         device = self.control.accelerators.pick(accelerator, held)
         if device is None and offered[accelerator].available and self.control.accelerators.queues:
             return None  # it is waited for
@@ -346,9 +350,14 @@ class MountsHandler(ControlHandler):
         readonly = body.get("readonly", False)
         if not isinstance(readonly, bool):
             raise bad_request("bad_type", "readonly must be true or false.", field="readonly")
-        source = str(self.control.drive.drive_folder(session.user))
+        source = str(await asyncio.to_thread(self.control.drive.drive_folder, session.user))
         backend = self.control.orchestrator.backend
-        await backend.mount(session.id, source=source, target=path, readonly=readonly)
+        try:
+            await backend.mount(session.id, source=source, target=path, readonly=readonly)
+        except BackendError as error:
+            if error.code == "restart_needed":
+                self.control.drives_at_start.agree(session, path, readonly=readonly)
+            raise
         detail = {"path": path, "readonly": readonly}
         self.control.sessions.ledger.record(session.id, "mounted", detail, self.control.clock.now())
         self.reply(detail, 201)
@@ -356,6 +365,7 @@ class MountsHandler(ControlHandler):
     async def delete(self, runtime_id: str) -> None:
         session = self.live(runtime_id)
         path = mount_path(self.get_query_argument("path", "/content/drive"))
+        self.control.drives_at_start.withdraw(session)
         await self.control.orchestrator.backend.unmount(session.id, target=path)
         self.control.sessions.ledger.record(session.id, "unmounted", {"path": path}, self.control.clock.now())
         self.reply({"path": path})

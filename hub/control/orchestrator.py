@@ -11,10 +11,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from hub.control.claims import ClaimCarrier, wants_one
+from hub.control.drives_at_start import Agreed, DrivesAtStart
 from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
 from hub.control.hub_client import HubClient, HubDown, HubRefused
@@ -26,8 +28,10 @@ from quota import policy
 from quota.model import LIVE, Reason, Session, State
 from quota.ports import Fenced
 from quota.service import Sessions
+from quota.together import Together
 from spawner.model import PHASE_SENTENCES, Budget, EndReason, Observed, Phase
 from spawner.ports import BackendError, RuntimeBackend
+from storage_mount.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -67,20 +71,24 @@ class Orchestrator:
         backend: RuntimeBackend,
         hub: HubClient,
         snapshots: Snapshots,
+        drives_at_start: DrivesAtStart,
         scribe: Scribe,
         epoch: int,
         claims: ClaimCarrier | None = None,
     ) -> None:
         self._service = service
         self._claims = claims
-        self._snapshots, self._scribe = snapshots, scribe
+        self._snapshots, self._drives_at_start, self._scribe = snapshots, drives_at_start, scribe
         self._sessions = sessions
+        self._together = Together(sessions.ledger)
         self.backend = backend
         self.hub = hub
         self._channels = Channels(epoch)
         self._carried: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Task[Session]] = {}
-        self.ends = Ends(service.settings.quota, sessions, backend, self._publish, self._carry_stop)
+        self.ends = Ends(
+            service.settings.quota, sessions, self._together, backend, self._publish, self._carry_stop
+        )
         self._to_forget: set[tuple[str, str]] = set()  # (user, server) the hub has not forgotten yet
         self._forgetting: set[str] = set()
         self._background: list[asyncio.Task[None]] = []
@@ -92,7 +100,12 @@ class Orchestrator:
 
     def snapshot_bytes(self, user: str) -> int:
         """Return how much of /content is kept when a runtime of this user ends."""
-        return self.ends.quota.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+        return self.snapshot_max if self._sessions.ledger.keeps_content(user) else 0
+
+    @property
+    def snapshot_max(self) -> int:
+        """The most of /content that is kept of any runtime here; 0: nothing is."""
+        return self.ends.quota.snapshot_max if self.backend.keeps_content else 0
 
     async def keep_content_of_running(self, user: str) -> None:
         """Tell a user's running runtimes whether /content is to be kept."""
@@ -152,6 +165,7 @@ class Orchestrator:
             await self._prepare_environment(session)
             devices = await self._accelerator(session)
             await self._start_server(session, devices)
+            await self._connect_drive(session)
         except _Failed as failed:
             await self.backend.stop(
                 session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
@@ -159,11 +173,34 @@ class Orchestrator:
             await self._finish(session.id, failed.reason, failed=True)
             return
         observed = await self.backend.observe(session.id)
-        ready = self._sessions.ready(session.id, observed.ready_boottime if observed is not None else None)
+        ready_at = observed.ready_boottime if observed is not None else None
+        ready = await self._together.write(lambda: self._sessions.ready(session.id, ready_at))
         if ready.state is State.READY:
             await self._publish("ready", ready)
             self.ends.look_soon()
             await self._watch(ready)
+
+    async def _drive_from_start(self, session: Session) -> Agreed | None:
+        """Return the Drive that the runtime starts with, None for most. Raise _Failed when its disk does not do its work."""
+        try:
+            return await asyncio.to_thread(self._drives_at_start.of, session)
+        except StorageError as error:
+            raise _Failed(Reason(error.code, error.message)) from error
+
+    async def _connect_drive(self, session: Session) -> None:
+        """Let the Drive that the runtime has from its start be seen where its user wanted it."""
+        agreed = await self._drive_from_start(session)
+        if agreed is None:
+            return
+        try:
+            await self.backend.mount(
+                session.id, source=str(agreed.folder), target=agreed.path, readonly=agreed.readonly
+            )
+        except BackendError as error:  # a cell that asks for it is told
+            log.warning("runtime %s has no Drive from its start: %s", session.id, error)
+            return
+        detail = {"path": agreed.path, "readonly": agreed.readonly}
+        self._sessions.ledger.record(session.id, "mounted", detail, self._sessions.moment().wall)
 
     async def _prepare_environment(self, session: Session) -> None:
         """Wait until the runtime environment is installed; the page sees how far it is."""
@@ -191,6 +228,7 @@ class Orchestrator:
         return list((await self._claims.until_granted(session, tell)).slots)
 
     async def _start_server(self, session: Session, devices: list[str]) -> None:
+        agreed = await self._drive_from_start(session)
         options = {
             "runtime_id": session.id,
             "file_id": session.file_id,
@@ -201,6 +239,7 @@ class Orchestrator:
             "idle_limit_seconds": session.idle_limit_seconds,
             "budget": _budget_option(self.ends.first_budget(session)),
             "snapshot_bytes": self.snapshot_bytes(session.user),
+            "drive": asdict(agreed.drive) if agreed is not None else None,
         }
         for attempt in range(START_TRIES):
             try:
@@ -264,8 +303,10 @@ class Orchestrator:
                 return
 
     async def _stop(self, session_id: str, reason: Reason) -> Session:
-        before = self._sessions.ledger.get(session_id)
-        stopping = self._sessions.stopping(session_id, reason)
+        def begin() -> tuple[Session | None, Session]:
+            return self._sessions.ledger.get(session_id), self._sessions.stopping(session_id, reason)
+
+        before, stopping = await self._together.write(begin)
         if stopping.state in STOPPED_STATES:
             return stopping
         await self._publish("phase", stopping)
@@ -276,11 +317,11 @@ class Orchestrator:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             await self._forget(stopping.user, session_id)
-        reason = stopping.reason or reason
+        why = stopping.reason or reason
         await self.backend.stop(
-            session_id, reason=EndReason(reason.code, reason.message), grace_seconds=STOP_GRACE_SECONDS
+            session_id, reason=EndReason(why.code, why.message), grace_seconds=STOP_GRACE_SECONDS
         )
-        return await self._finish(session_id, reason)
+        return await self._finish(session_id, why)
 
     async def _finish(
         self,
@@ -290,9 +331,15 @@ class Orchestrator:
         failed: bool = False,
         ended_boottime: float | None = None,
     ) -> Session:
-        before = self._sessions.ledger.get(session_id)
-        session = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
-        if before is None or before.state in LIVE:
+        def end() -> tuple[Session, bool]:
+            known = self._sessions.ledger.get(session_id)
+            if known is not None and known.state not in LIVE:
+                return known, False  # the end was seen twice
+            ended = self._sessions.end(session_id, reason, failed=failed, ended_boottime=ended_boottime)
+            return ended, True
+
+        session, first = await self._together.write(end)
+        if first:
             brought = asyncio.Event()
             self._tend(self._take_over(session, brought))
             self.ends.look_soon()
@@ -350,7 +397,8 @@ class Orchestrator:
     # -- telling -----------------------------------------------------------------------------------------------
 
     async def _phase(self, session_id: str, phase: Phase, message: str) -> None:
-        await self._publish("phase", self._sessions.phase(session_id, phase, message))
+        session = await self._together.write(lambda: self._sessions.phase(session_id, phase, message))
+        await self._publish("phase", session)
 
     async def _publish(self, name: str, session: Session, **more: object) -> None:
         await self.channel(session.id).publish(name, {**self.model(session), **more})

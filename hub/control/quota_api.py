@@ -108,7 +108,7 @@ class QuotaHandler(ControlHandler):
             ],
             "prices": {f.name: budgets.price_of(ends.rules, f.name) for f in flavors if f.name != "NONE"},
             "keep_content": sessions.ledger.keeps_content(who.user),
-            "snapshot_max_bytes": ends.quota.snapshot_max,
+            "snapshot_max_bytes": self.control.orchestrator.snapshot_max,
         }
 
 
@@ -139,7 +139,7 @@ class KeepContentHandler(ControlHandler):
         keep = body.get("keep")
         if not isinstance(keep, bool):
             raise bad_request("bad_type", "keep must be true or false.", field="keep")
-        if keep and self.control.orchestrator.ends.quota.snapshot_max == 0:
+        if keep and self.control.orchestrator.snapshot_max == 0:
             raise conflict("snapshots_off", "Files of runtimes are not kept on this service.")
         self.control.sessions.ledger.keep_content(self.user.name, keep)
         await self.control.orchestrator.keep_content_of_running(self.user.name)

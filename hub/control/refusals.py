@@ -61,7 +61,11 @@ def _offer(control: Control, denied: Denied, who: Who, kind: Kind) -> dict[str, 
 def _candidates(control: Control, wanted: str) -> list[str]:
     """Return the other accelerators that are free now, and none at last."""
     held = frozenset(s.device for s in control.sessions.ledger.live() if s.device is not None)
-    free = [f.name for f in control.accelerators.flavors(held) if f.available and f.name != wanted]
+    free = [
+        f.name
+        for f in control.accelerators.flavors(held)
+        if f.available and f.reason is None and f.name != wanted
+    ]
     return sorted(free, key=lambda name: name == NONE)
 
 

@@ -15,14 +15,15 @@ from urllib.parse import quote
 
 from hub.documents.examples import PREFIX
 from hub.documents.jupyter_api import JupyterHandler
-from hub.documents.library import Library, as_api_errors
+from hub.documents.library import Library
 from hub.documents.pages import BASE
 from hub.documents.rooms import shape
-from hub.documents.rooms.room import parse
+from hub.documents.rooms.form import parse
 from hub.documents.rooms.rooms import Rooms
 from hub.documents.rooms.shape import NotShareable
 from hub.web.body import only_fields, text_field
 from hub.web.errors import ApiError, bad_request, denied, not_found
+from hub.web.storage import as_api_errors
 from storage_mount.model import FileEntry, FileType, Role
 
 MAX_TEXT_BYTES = 32 << 20  # what the page may load at once; larger files are downloaded

@@ -7,34 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hub.documents.examples import PREFIX, Examples
-from hub.documents.rooms.room import ChangedOutside, Gone, Shelf, ShelfError, Version
-from hub.web.errors import ApiError
+from hub.documents.rooms.shelf import ChangedOutside, Gone, Shelf, ShelfError, Version
 from storage_mount import errors
 from storage_mount.model import FileEntry, Role
 from storage_mount.service import DriveService
-
-_STATUS: tuple[tuple[type[errors.StorageError], int], ...] = (
-    (errors.NotFound, 404),
-    (errors.NotAllowed, 403),
-    (errors.BadRequest, 400),
-    (errors.NameTaken, 409),
-    (errors.KeyReused, 409),
-    (errors.Changed, 412),
-    (errors.IfMatchRequired, 428),
-    (errors.TooLarge, 413),
-    (errors.DiskFull, 507),
-    (errors.Unavailable, 503),
-)
-
-
-@contextmanager
-def as_api_errors() -> Iterator[None]:
-    """Turn refusals of the Drive into HTTP answers."""
-    try:
-        yield
-    except errors.StorageError as error:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        raise ApiError(status, error.code, error.message, field=error.field) from error
 
 
 class Library:

@@ -18,9 +18,9 @@ from tornado import web
 from hub.documents.examples import PREFIX, Examples
 from hub.documents.library import Library
 from hub.documents.rooms.handler import page_user
-from hub.documents.rooms.room import Gone, ShelfError
 from hub.documents.rooms.rooms import Rooms
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import Gone, ShelfError
 from hub.settings import Service
 from hub.web.errors import ApiError
 from hub.web.handlers import http_error

@@ -9,6 +9,7 @@ base image's business, so one that trusts a local authority or names a mirror ne
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -28,8 +29,7 @@ from hub.setup.steps import SetupError
 from spawner.catalogue import CatalogueEntry, load_catalogue
 
 IMAGES = ROOT / "images"
-HUB, HUB_IMAGE, HUB_BYTES = "hub", "minicolab-hub:dev", 900_000_000
-PREFIX = "docker.io/local"
+HUB = "hub"
 SERVICE_PACKAGES = ("hub", "spawner", "gpu_scheduler", "storage_mount", "quota")
 SUPERVISOR_PACKAGES = ("spawner", "quota")
 _SKIP = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "node_modules", "frontend", "*.orig")
@@ -37,30 +37,31 @@ _SKIP = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "node_modul
 
 @dataclass(frozen=True)
 class Image:
-    """An image that can be built. `entry` is None for the services' image."""
+    """An image that can be built. `entry` is None for the services' image, whose parts `programs` names."""
 
     name: str
     tag: str
     title: str
     size_bytes: int
     entry: CatalogueEntry | None
+    programs: tuple[str, ...] = ()
 
 
-def known_images(prefix: str = PREFIX) -> list[Image]:
-    """Return every image there is a recipe for."""
-    runtimes = [
-        Image(e.name, f"{prefix}/{e.image}", e.title, e.image_bytes, e)
-        for e in load_catalogue(CATALOGUE).entries
+def known_images(registry: str | None = None) -> list[Image]:
+    """Return every image there is a recipe for, as it is named in `registry` (None: on this machine)."""
+    catalogue = load_catalogue(CATALOGUE)
+    top = registry or catalogue.registry
+    services = [
+        Image(s.name, f"{top}/{s.image.image}", s.title, s.image.bytes, None, s.programs)
+        for s in catalogue.services
     ]
-    return [
-        Image(HUB, f"{prefix}/{HUB_IMAGE}", "The services and the drive plugin", HUB_BYTES, None),
-        *runtimes,
-    ]
+    runtimes = [Image(e.name, f"{top}/{e.image.image}", e.title, e.image.bytes, e) for e in catalogue.entries]
+    return services + runtimes
 
 
-def image_called(name: str, prefix: str = PREFIX) -> Image:
+def image_called(name: str, registry: str | None = None) -> Image:
     """Return the image called `name`. Raise SetupError."""
-    images = {image.name: image for image in known_images(prefix)}
+    images = {image.name: image for image in known_images(registry)}
     if name not in images:
         raise SetupError(f"There is no image '{name}' (known: {', '.join(images)}).")
     return images[name]
@@ -85,8 +86,10 @@ def labels(image: Image) -> dict[str, str]:
     if revision:
         out["org.opencontainers.image.revision"] = revision
     if image.entry is not None:
-        out["minicolab.dev/pins"] = image.entry.key
+        out["minicolab.dev/pins"] = pins_of(image.entry)
         out["minicolab.dev/accelerators"] = ",".join(image.entry.accelerators)
+    if image.programs:
+        out["minicolab.dev/programs"] = ",".join(image.programs)
     return out
 
 
@@ -129,6 +132,12 @@ def constraints_of(entry: CatalogueEntry) -> Path:
     return IMAGES / "runtime" / "constraints" / f"{entry.name}.txt"
 
 
+def pins_of(entry: CatalogueEntry) -> str:
+    """Return a hash of what an entry's image has installed, the same wherever it is built."""
+    text = "\n".join([*entry.pins, *entry.system_packages, constraints_of(entry).read_text("utf-8")])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _fill_hub(folder: Path) -> None:
     node = find_node()
     frontend.build_assets(node)
@@ -154,8 +163,18 @@ def hub_requirements() -> list[str]:
     return [*project["dependencies"], *project["optional-dependencies"]["postgresql"]]
 
 
-def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[str], None]) -> str:
-    """Build an image on the engine behind `client`; return its id. Raise SetupError with the builder's last words."""
+def build(
+    client: Any,
+    image: Image,
+    base_image: str | None,
+    on_line: Callable[[str], None],
+    *,
+    fresh: bool = False,
+) -> str:
+    """Build an image on the engine behind `client`; return its id. `fresh`: without layers of earlier builds.
+
+    Raise SetupError with the builder's last words.
+    """
     arguments = {}
     if base_image is not None:
         arguments["BASE_IMAGE"] = base_image
@@ -168,6 +187,7 @@ def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[
             tag=image.tag,
             buildargs=arguments,
             labels=labels(image),
+            nocache=fresh,
             rm=True,
             forcerm=True,
             decode=True,
@@ -181,6 +201,21 @@ def build(client: Any, image: Image, base_image: str | None, on_line: Callable[[
             if text.strip():
                 on_line(text.rstrip())
     return str(client.images.get(image.tag).id)
+
+
+def push(client: Any, image: Image, on_line: Callable[[str], None]) -> str:
+    """Push a built image to its registry; return its digest there. Raise SetupError."""
+    repository, _, tag = image.tag.rpartition(":")
+    digest = ""
+    for step in client.api.push(repository, tag=tag, stream=True, decode=True):
+        if "error" in step:
+            raise SetupError(f"Pushing {image.tag} failed: {step['error'].strip()}")
+        digest = step.get("aux", {}).get("Digest", digest)
+        if "id" in step and "progress" not in step:
+            on_line(f"{step['id']}: {step['status']}")
+    if not digest:
+        raise SetupError(f"Pushing {image.tag} failed: the registry named no digest.")
+    return digest
 
 
 def archive_name(image: Image) -> str:

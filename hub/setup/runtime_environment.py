@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hub.settings import cache_folder, load_service
 from hub.setup.steps import SetupError, duration, locked, publish, run, say, step
-from spawner.catalogue import CatalogueEntry, load_catalogue
+from spawner.catalogue import Catalogue, CatalogueEntry, CatalogueError, load_catalogue
 from spawner.environment import Progress, RuntimeEnvironment
 
 ROOT = Path(__file__).parents[2]
@@ -33,22 +33,40 @@ RUNTIME_SOURCE = ROOT / "images" / "runtime"
 DOWNLOAD_SHARE = 0.6
 
 
-def environment_for(name: str) -> tuple[CatalogueEntry, RuntimeEnvironment]:
+def catalogue_of(path: Path | None) -> Catalogue:
+    """Return the catalogue in `path` (None: the one that comes with minicolab), read again when it has changed. Raise SetupError."""
+    file = path or CATALOGUE
+    try:
+        return _read_catalogue(file, file.stat().st_mtime_ns)
+    except (CatalogueError, OSError) as error:
+        raise SetupError(f"runtimes.catalogue: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _read_catalogue(file: Path, _changed: int) -> Catalogue:
+    """Every start asks for it."""
+    return load_catalogue(file)
+
+
+def environment_for(
+    name: str, catalogue_file: Path | None = None
+) -> tuple[CatalogueEntry, RuntimeEnvironment]:
     """Return the catalogue's entry and where its environment lives. Raise SetupError for an unknown name."""
-    catalogue = load_catalogue(CATALOGUE)
+    catalogue = catalogue_of(catalogue_file)
     try:
         entry = catalogue.entry(name)
     except KeyError:
         known = ", ".join(e.name for e in catalogue.entries)
+        where = catalogue_file or "images/catalogue.yaml"
         raise SetupError(
-            f"runtimes.environment: no runtime named '{name}' in images/catalogue.yaml (known: {known})"
+            f"runtimes.environment: no runtime named '{name}' in {where} (known: {known})"
         ) from None
     return entry, RuntimeEnvironment(cache_folder() / "runtimes", entry, source_hash())
 
 
-def install(name: str, torch_index: str | None = None) -> None:
+def install(name: str, torch_index: str | None = None, catalogue_file: Path | None = None) -> None:
     """Bring the environment up to date. Raise SetupError."""
-    entry, environment = environment_for(name)
+    entry, environment = environment_for(name, catalogue_file)
     if environment.is_complete():
         return
     with locked(environment.folder.with_name(f".lock-{environment.folder.name}")):
@@ -202,9 +220,9 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     settings = load_service(parser.parse_args().state.resolve()).settings.runtimes
     try:
-        install(settings.environment, settings.torch_index)
+        install(settings.environment, settings.torch_index, settings.catalogue)
     except SetupError as error:
-        _, environment = environment_for(settings.environment)
+        _, environment = environment_for(settings.environment, settings.catalogue)
         environment.write_progress(Progress("failed", str(error).splitlines()[0], 0.0, None))
         print(json.dumps({"failed": str(error)}), file=sys.stderr)  # noqa: T201  # goes to the environment's log
         raise SystemExit(74) from None

@@ -8,6 +8,7 @@ while the other side still writes would swallow the answer, and a proxy that kee
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -21,6 +22,7 @@ from hub.web.handlers import API_HEADERS, ApiHandler, methods_of
 MAX_URI_BYTES = 8192
 DRAIN_SECONDS = 2.0  # how long the body of a refused request is read and dropped
 DRAIN_BYTES = 64 << 20
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class GatedApplication(web.Application):
@@ -71,7 +73,7 @@ def bad_url(uri: str) -> ApiError | None:
         path = unquote_to_bytes(uri.partition("?")[0]).decode("utf-8")
     except UnicodeDecodeError:
         return bad_request("bad_path", "URL path is not valid UTF-8.")
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in path):
+    if CONTROL_CHARACTER.search(path):
         return bad_request("bad_path", "The URL path contains a control character.")
     return None
 

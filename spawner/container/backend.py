@@ -71,6 +71,7 @@ class ContainerBackend(Supervised, ABC):
 
     name: str
     hand_over_seconds = 0.0
+    keeps_content = False
 
     def __init__(self, supervisor_key: Callable[[str], bytes], left: Ended) -> None:
         self._supervisor_key = supervisor_key
@@ -109,6 +110,10 @@ class ContainerBackend(Supervised, ABC):
     @abstractmethod
     async def _unbind(self, runtime_id: str, name: str) -> None:
         """Take it away again. Raise BackendError."""
+
+    def _bind_name(self, target: str, *, readonly: bool) -> str:
+        """Return the name below /drives of what is to be seen at `target`."""
+        return bind_name(target, readonly=readonly)
 
     @abstractmethod
     def isolation(self) -> IsolationReport: ...
@@ -223,9 +228,7 @@ class ContainerBackend(Supervised, ABC):
                 heard = await self._hear_end(place)
             if heard is None and not place.ended:
                 # The connection broke, but nobody says it has ended: then the engine is asked, and the supervisor again.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STATUS_SECONDS):
-                        place = await self._until_ended(runtime_id) or place
+                place = await self._doubt(place)
                 if not place.ended:
                     continue
             reason = heard or self._dated(place) or LOST
@@ -237,6 +240,13 @@ class ContainerBackend(Supervised, ABC):
                         await self._until_ended(runtime_id)
             await self._remove(runtime_id)
             return reason
+
+    async def _doubt(self, place: Place) -> Place:
+        """Return what the engine says within a while of a container whose supervisor does not answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_SECONDS):
+                return await self._until_ended(place.id) or place
+        return place
 
     async def _hear_end(self, place: Place) -> EndReason | None:
         """Return the reason the supervisor tells when it ends, None when the connection ends without."""
@@ -314,7 +324,7 @@ class ContainerBackend(Supervised, ABC):
         for mounted in await self.mounts(runtime_id):
             if mounted.target == target and mounted.readonly is not readonly:
                 await self.unmount(runtime_id, target=target)
-        name = bind_name(target, readonly=readonly)
+        name = self._bind_name(target, readonly=readonly)
         await self._bind(runtime_id, name, source, readonly=readonly)
         try:
             request = {"op": "mount", "source": name, "target": target, "readonly": readonly}
@@ -328,7 +338,7 @@ class ContainerBackend(Supervised, ABC):
         mounted = {m.target: m.readonly for m in await self.mounts(runtime_id)}
         await self._call(runtime_id, {"op": "unmount", "target": target})
         if target in mounted:
-            await self._unbind(runtime_id, bind_name(target, readonly=mounted[target]))
+            await self._unbind(runtime_id, self._bind_name(target, readonly=mounted[target]))
 
     # -- what ended ones left: an engine that keeps /content says so itself --------------------------------------
 

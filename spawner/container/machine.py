@@ -11,41 +11,27 @@ import base64
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
-import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from spawner.container import link
 from spawner.container.drives import LinkedDrives
-from spawner.container.spec import DRIVES
+from spawner.container.server import Places, Started
 from spawner.model import Shape
-from spawner.supervisor import handover, linux, processes, wire
+from spawner.supervisor import handover, processes, wire
 from spawner.supervisor.drives import Drives
 from spawner.supervisor.limits import CGROUP_ROOT, Groups
 from spawner.supervisor.machine import Serve
 from spawner.supervisor.watchdog import Watchdog
 
 LOG_LINES, LOG_LINE_BYTES, LOG_BYTES = 2000, 4096, 64 * 1024
-OOM_SCORE_ADJUSTMENT = "500"  # when memory ends, a program of the user's goes before the supervisor
 SAMPLE_DATA = Path(__file__).parents[1] / "local" / "sample_data"
 TERMINATION_LOG = Path("/dev/termination-log")
-
-
-class Places:
-    """Where things are inside. Tests put them elsewhere."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
-        self.content = root / "content"
-        self.run = root / "run" / "minicolab"
-        self.drives = root / DRIVES.lstrip("/")
-        self.python = Path("/opt/venv/bin/python")
-        self.tmp = Path("/tmp")
 
 
 class Container:
@@ -53,51 +39,28 @@ class Container:
 
     rung = "container"
 
-    def __init__(self, spec: dict[str, Any], places: Places) -> None:
-        """Start the server that `spec` (spawner.container.spec) describes. Raise OSError."""
+    def __init__(self, spec: dict[str, Any], places: Places, server: Started) -> None:
+        """Take over the `server` that was started with `spec` (spawner.container.spec). Raise OSError."""
         self.spec, self.shape = spec, Shape(**spec["shape"])
         self.key = base64.b64decode(spec["ticket_key"])
         self._supervisor_key = base64.b64decode(spec.pop("supervisor_key"))
-        self._places, self._supervisor_port = places, int(spec["supervisor_port"])
+        self._supervisor_port = int(spec["supervisor_port"])
         self.run, self.folder = places.run, places.content
+        self.main, self.ready_watch = server.pid, server.ready_watch
         home = Path(os.environ.get("HOME", "/root"))
         self.written: Sequence[Path] = tuple(
             path for path in (places.content, home, places.tmp) if path.is_dir()
         )
         self.groups = groups_around_us()
         self._log: deque[bytes] = deque(maxlen=LOG_LINES)
-        self._fill()
-        self.ready_watch = linux.watch_folder(str(self.run))
-        self.main = self._start(environment(places, self.shape, spec["environment"], dict(os.environ)))
+        log = os.fdopen(server.log, "rb")
+        threading.Thread(target=self._keep_log, args=(log,), daemon=True, name="log").start()
+        if not (self.folder / "sample_data").exists():
+            shutil.copytree(SAMPLE_DATA, self.folder / "sample_data", copy_function=shutil.copyfile)
         self.drives: Drives = LinkedDrives(places.content, places.drives)
         self.watchdog: Watchdog | None = (
             None  # nobody inside can stop us, and the container's engine watches from outside
         )
-
-    def _fill(self) -> None:
-        self.run.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.run / "ready.json").unlink(missing_ok=True)  # of a container that was started again
-        secret = self.run / "ticket.key"
-        secret.touch(mode=0o600)
-        secret.write_bytes(self.key)
-        if not (self.folder / "sample_data").exists():
-            shutil.copytree(SAMPLE_DATA, self.folder / "sample_data", copy_function=shutil.copyfile)
-
-    def _start(self, env: Mapping[str, str]) -> int:
-        server = subprocess.Popen(
-            [str(self._places.python), "-m", "minicolab_runtime.server"],
-            env=dict(env),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_before_server,  # no thread runs yet
-        )
-        assert server.stdout is not None
-        threading.Thread(target=self._keep_log, args=(server.stdout,), daemon=True, name="log").start()
-        return server.pid
 
     def _keep_log(self, lines: IO[bytes]) -> None:
         while line := lines.readline(LOG_LINE_BYTES):
@@ -137,33 +100,6 @@ class Container:
                 TERMINATION_LOG.write_text(line, "utf-8")
 
 
-def environment(
-    places: Places, shape: Shape, given: Mapping[str, str], around: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the environment of the server: what the image says, less what is the supervisor's own, and what it is told."""
-    programs = places.python.parent
-    out = {name: value for name, value in around.items() if not name.startswith(("MINICOLAB_", "PYTHON"))}
-    threads = str(max(1, round(shape.cpus)))
-    return {
-        **out,
-        "PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-        "TERM": "xterm-256color",
-        "SHELL": "/bin/bash",
-        "DEBIAN_FRONTEND": "noninteractive",
-        "VIRTUAL_ENV": str(programs.parent),
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "MINICOLAB_MEMORY_BYTES": str(shape.memory_bytes),
-        "MINICOLAB_ROOT": str(places.content),
-        "MINICOLAB_RUNTIME_DIR": str(places.run / "kernels"),
-        "MINICOLAB_READY_FILE": str(places.run / "ready.json"),
-        "MINICOLAB_TICKET_KEY_FILE": str(places.run / "ticket.key"),
-        **given,
-    }
-
-
 def groups_around_us() -> Groups:
     """Return the control groups this container is in, as they are seen from inside."""
     v2 = (CGROUP_ROOT / "cgroup.controllers").exists()
@@ -179,9 +115,3 @@ def reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-def _before_server() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)

@@ -25,7 +25,7 @@ def bind(pid: int, source: str, name: str, *, readonly: bool, owner: int) -> Non
     with _seen_as(owner) as owners:
         tree = linux.clone_tree(source, readonly=readonly, owners=owners)
     drives = Drives(pid)
-    with contextlib.suppress(FileExistsError):
+    with contextlib.suppress(FileExistsError), _as_owner_of(drives.folder):
         os.mkdir(name, 0o755, dir_fd=drives.folder)
     if not drives.holds(name):
         place = linux.open_beneath(drives.folder, name, os.O_RDONLY | os.O_DIRECTORY)
@@ -37,7 +37,7 @@ def release(pid: int, name: str) -> None:
     drives = Drives(pid)
     while drives.holds(name):
         linux.umount(f"{DRIVES}/{name}")
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), _as_owner_of(drives.folder):
         os.rmdir(name, dir_fd=drives.folder)
 
 
@@ -57,6 +57,19 @@ class Drives:
         self._mountinfo.seek(0)
         point = os.fsencode(f"{DRIVES}/{name}")
         return any(line.split(b" ")[4] == point for line in self._mountinfo)
+
+
+@contextlib.contextmanager
+def _as_owner_of(folder: int) -> Iterator[None]:
+    """Be who owns the folder: where an engine remaps users, this machine's root is nobody in it and can make nothing."""
+    found, own = os.fstat(folder), (os.geteuid(), os.getegid())
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(own[0])
+        os.setegid(own[1])
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from spawner.container.spec import DRIVES, VARIABLE
+from spawner.docker.devices import device_environment
 from spawner.model import KEPT_CAPABILITIES, RuntimeSpec
 
 MANAGED_BY, INSTALLATION = "app.kubernetes.io/managed-by", "minicolab.dev/installation"
@@ -29,7 +30,7 @@ class ContainerSettings:
     """How containers of one installation are made.
 
     `root`: code inside is root of its container, so that apt-get works, with the few capabilities that needs; `disk_bytes` limits
-    what a container may write beside /content, where the engine's storage can do that.
+    /content, and as much again beside it.
     """
 
     installation: str
@@ -67,12 +68,21 @@ def labels_of(spec: RuntimeSpec, installation: str, now: datetime) -> dict[str, 
 
 
 def container_arguments(
-    spec: RuntimeSpec, settings: ContainerSettings, told: str, content: str, now: datetime
+    spec: RuntimeSpec,
+    settings: ContainerSettings,
+    told: str,
+    content: Mapping[str, Any],
+    devices: Mapping[str, Any],
+    now: datetime,
 ) -> dict[str, Any]:
-    """Return the body of the engine's create call. `content` is the folder of this machine that becomes /content."""
+    """Return the body of the engine's create call. `content` is mounted as /content; `devices`: of the lease (device_arguments)."""
     home, user = ("/root", "root") if settings.root else ("/home/runtime", "runtime")
+    labels = labels_of(spec, settings.installation, now)
+    mount = {**content, "Target": "/content"}
+    if "VolumeOptions" in mount:
+        mount["VolumeOptions"] = {**mount["VolumeOptions"], "Labels": own_labels(settings.installation)}
     host: dict[str, Any] = {
-        "Binds": [f"{content}:/content:rw"],
+        "Mounts": [mount],
         # Ours, and empty: a drive appears below it after consent, so it must not be the user's to move away.
         "Tmpfs": {DRIVES: "rw,nosuid,nodev,noexec,size=64k,mode=0755"},
         "Memory": spec.shape.memory_bytes,
@@ -88,17 +98,15 @@ def container_arguments(
         "ExtraHosts": [f"{OUTSIDE}:host-gateway"],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_BYTES, "max-file": "1"}},
         "RestartPolicy": {"Name": "no"},
-        "DeviceRequests": _gpus(spec.devices),
+        **devices,
     }
-    if settings.disk_bytes is not None:
-        host["StorageOpt"] = {"size": str(settings.disk_bytes)}
     return {
         "Image": settings.image,
         "Hostname": spec.id,
         "User": f"{settings.user}:{settings.user}",
-        "Env": [f"{VARIABLE}={told}", f"HOME={home}", f"USER={user}"],
+        "Env": [f"{VARIABLE}={told}", f"HOME={home}", f"USER={user}", *device_environment(spec.devices)],
         "WorkingDir": "/content",
-        "Labels": labels_of(spec, settings.installation, now),
+        "Labels": labels,
         "HostConfig": host,
     }
 
@@ -111,13 +119,6 @@ def network_arguments(settings: ContainerSettings) -> dict[str, Any]:
         "options": {"com.docker.network.bridge.enable_icc": "false"},
         "check_duplicate": True,
     }
-
-
-def _gpus(devices: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the request for NVIDIA devices, such as /dev/nvidia0, one by one; none for none."""
-    numbers = [device.removeprefix("/dev/nvidia") for device in devices]
-    wanted = [number for number in numbers if number.isdigit()]
-    return [{"Driver": "", "DeviceIDs": wanted, "Capabilities": [["gpu"]], "Count": 0}] if wanted else []
 
 
 def is_ours(labels: Mapping[str, str] | None, installation: str) -> bool:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import docker
@@ -25,7 +26,8 @@ from spawner.ports import BackendError
 log = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 32
-CALL_SECONDS = 120
+CALL_SECONDS = 120  # to make, start or remove something on a disk that is busy
+LOOK_SECONDS = 20  # to answer a question
 COPY_BYTES = 1 << 20
 PULL_SECONDS = 3600
 CONNECT_AGAIN_SECONDS = 0.5
@@ -39,7 +41,8 @@ class Unreachable(BackendError):
     """The engine does not answer. What it runs may well live on."""
 
     def __init__(self, error: object) -> None:
-        super().__init__("no_answer", f"The Docker engine does not answer: {error}.")
+        why = "it is silent" if isinstance(error, requests.Timeout) else str(error)
+        super().__init__("no_answer", f"The Docker engine does not answer: {why}.")
 
 
 class _Parts:
@@ -59,18 +62,18 @@ class Engine:
         self._url = url
         self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="docker")
         self._pulls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="docker-pull")
-        self._client: Any = None
+        self._clients: dict[float, Any] = {}
         self._making = threading.Lock()
         self._waiting = threading.Lock()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._listening = False
 
-    def api(self) -> Any:
-        """Return the low-level client. Raise DockerException."""
+    def api(self, seconds: float = CALL_SECONDS) -> Any:
+        """Return the low-level client that waits so long for an answer. Raise DockerException."""
         with self._making:
-            if self._client is None:
-                self._client = self._connect(CALL_SECONDS)
-            return self._client
+            if seconds not in self._clients:
+                self._clients[seconds] = self._connect(seconds)
+            return self._clients[seconds]
 
     def _connect(self, seconds: float) -> Any:
         client = (
@@ -83,6 +86,10 @@ class Engine:
     async def call(self, ask: Callable[[Any], T]) -> T:
         """Return `ask(client)`, made in a thread. Raise Unreachable, or what the engine answered (APIError)."""
         return await self._in(self._pool, lambda: ask(self.api()))
+
+    async def look(self, ask: Callable[[Any], T]) -> T:
+        """The same for a question, which takes no time when the engine is well."""
+        return await self._in(self._pool, lambda: ask(self.api(LOOK_SECONDS)))
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
@@ -97,7 +104,7 @@ class Engine:
     async def inspect(self, name: str) -> dict[str, Any] | None:
         """Return the container called `name`, None when there is none."""
         try:
-            found: dict[str, Any] = await self.call(lambda api: api.inspect_container(name))
+            found: dict[str, Any] = await self.look(lambda api: api.inspect_container(name))
             return found
         except NotFound:
             return None
@@ -108,14 +115,14 @@ class Engine:
         """Return the ids of the containers with these labels, ended ones too."""
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
         try:
-            return [c["Id"] for c in await self.call(lambda api: api.containers(all=True, filters=wanted))]
+            return [c["Id"] for c in await self.look(lambda api: api.containers(all=True, filters=wanted))]
         except APIError as error:
             raise Unreachable(error.explanation or error) from error
 
     async def log_lines(self, identity: str, count: int) -> list[str]:
         """Return the last lines of what a container's first process wrote to its standard output."""
         with contextlib.suppress(APIError):
-            text: bytes = await self.call(
+            text: bytes = await self.look(
                 lambda api: api.logs(identity, stdout=True, stderr=False, tail=count)
             )
             return text.decode("utf-8", "replace").splitlines()
@@ -167,11 +174,26 @@ class Engine:
                 return
             raise Unreachable(error.explanation or error) from error
 
+    async def remove_unused_volumes(self, labels: dict[str, str]) -> None:
+        """Remove the volumes with these labels that no container has any more.
+
+        Who removes a container may leave its volume; and an engine that was restarted under a container counts its volume as in use
+        until the next restart. It is empty then: what it showed went with the container.
+        """
+        wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "dangling": True}
+        try:
+            found = await self.look(lambda api: api.volumes(filters=wanted))
+        except APIError as error:
+            raise Unreachable(error.explanation or error) from error
+        for volume in found.get("Volumes") or []:
+            with contextlib.suppress(APIError):
+                await self.call(partial(_remove_volume, volume["Name"]))
+
     # -- images -----------------------------------------------------------------------------------------------
 
     async def has_image(self, image: str) -> bool:
         try:
-            await self.call(lambda api: api.inspect_image(image))
+            await self.look(lambda api: api.inspect_image(image))
         except ImageNotFound:
             return False
         except APIError as error:
@@ -255,3 +277,7 @@ class Engine:
         with contextlib.suppress(DockerException, requests.RequestException):
             return any(True for _ in events)
         return False
+
+
+def _remove_volume(name: str, api: Any) -> None:
+    api.remove_volume(name)

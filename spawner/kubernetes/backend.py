@@ -1,7 +1,8 @@
 """The Kubernetes backend: a runtime is a pod and a secret, its life is held by the supervisor in the pod.
 
-Keeps no state: what exists is what the cluster lists under our labels. A mirror of our pods answers quickly; that something is *not*
-there is always asked of the API server itself. Nothing without our labels is ever changed, and nothing of ours but by its own id.
+Keeps no state: what exists is what the cluster lists under our labels. A mirror of our pods answers quickly, and whoever doubts it
+shares one list with all who doubt; that something is *not* there is always asked of the API server itself. Nothing without our labels
+is ever changed, nothing of ours but by its own id, and nothing is taken out of the cluster's books by force.
 """
 
 from __future__ import annotations
@@ -10,33 +11,50 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from quota.clock import Clock, SystemClock
-from spawner.container.backend import END_SECONDS, ContainerBackend, Place
+from spawner.container import link
+from spawner.container.backend import (
+    CONNECT_AGAIN_SECONDS,
+    END_SECONDS,
+    STATUS_SECONDS,
+    ContainerBackend,
+    Place,
+)
+from spawner.container.spec import DRIVES as IN_POD
 from spawner.ended import Ended
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
 from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
+from spawner.supervised import gone
+from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not to be relied on
-STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how often it is asked all the same
+STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how long it may be silent before it is asked all the same
+AWAY_SECONDS = 20.0  # how long a node may be not ready, and a supervisor on it silent, before it is lost
+CONNECT_LATER_SECONDS = 0.5  # between tries to reach what takes long to start
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
+FORGET_AWAY_SECONDS = 60.0  # who has not looked at a node for so long begins anew
 PATCH_TRIES = 10
-_DRIVE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+UNAVAILABLE = "cluster_unavailable"
+RESTART_NEEDED = (
+    "Here a Drive is connected when a runtime starts: end this runtime, and the notebook's next one has it."
+)
 
 
 class KubernetesBackend(ContainerBackend):
@@ -59,12 +77,14 @@ class KubernetesBackend(ContainerBackend):
         self._clock = clock or SystemClock()
         base = f"/api/v1/namespaces/{installation.namespace}"
         self._pods_path, self._secrets_path = f"{base}/pods", f"{base}/secrets"
+        self._events_path = f"{base}/events"
         self._pods = Mirror(
             cluster, self._pods_path, by_name, selector={"labelSelector": installation.selector}
         )
         about_pods = {"fieldSelector": "involvedObject.kind=Pod"}
         self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
-        self._events = Mirror(cluster, f"{base}/events", by_involved, selector=about_pods)
+        self._events = Mirror(cluster, self._events_path, by_involved, selector=about_pods)
+        self._away: dict[str, _Away] = {}  # nodes that are not ready
 
     def close(self) -> None:
         """Let go of the cluster; the runtimes go on."""
@@ -126,6 +146,33 @@ class KubernetesBackend(ContainerBackend):
         return BackendError("name_taken", message)
 
     async def _until_placed(self, runtime_id: str, on_phase: OnPhase) -> Place:
+        # A pod has an address before its image is fetched; and its process answers before its node says that it runs.
+        addressed: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        runs = asyncio.ensure_future(self._until_runs(runtime_id, on_phase, addressed))
+        greeted = asyncio.ensure_future(self._until_greeted(addressed))
+        try:
+            await asyncio.wait((runs, greeted), return_when=asyncio.FIRST_COMPLETED)
+            return runs.result() if runs.done() else greeted.result()
+        finally:
+            for task in (runs, greeted):
+                task.cancel()
+            await asyncio.gather(runs, greeted, return_exceptions=True)
+
+    async def _until_greeted(self, addressed: asyncio.Future[Place]) -> Place:
+        """Return the place once somebody answers there."""
+        place, pause = await addressed, CONNECT_AGAIN_SECONDS
+        while True:
+            with contextlib.suppress(SupervisorGone):
+                _, writer = await link.connect(self._address(place))
+                writer.close()
+                return place
+            await asyncio.sleep(pause)
+            pause = min(CONNECT_LATER_SECONDS, pause * 1.1)
+
+    async def _until_runs(
+        self, runtime_id: str, on_phase: OnPhase, addressed: asyncio.Future[Place]
+    ) -> Place:
+        """Return the place once its node says that it runs; `addressed` gets it as soon as there is an address."""
         told: tuple[Phase, str] | None = None
         last: phases.Look | None = None
         try:
@@ -139,10 +186,15 @@ class KubernetesBackend(ContainerBackend):
                         if (last.phase, last.sentence) != told:
                             told = (last.phase, last.sentence)
                             on_phase(*told)
+                        elif await self._node_is_lost(pod):
+                            raise BackendError(phases.NODE_LOST.code, phases.NODE_LOST.message)
                         if last.failure is not None:
                             raise BackendError(last.failure.code, last.failure.message)
-                        if phases.address(pod) is not None:
-                            return self._place(pod)
+                        place = self._place(pod)
+                        if place.host is not None and last.phase is Phase.SERVER:
+                            return place
+                        if place.host is not None and not addressed.done():
+                            addressed.set_result(place)
         except TimeoutError:
             pass
         waited = f"Nothing came of it in {self._installation.start_seconds:.0f} seconds"
@@ -155,26 +207,34 @@ class KubernetesBackend(ContainerBackend):
     async def _follow(self, runtime_id: str, again_seconds: float) -> AsyncGenerator[dict[str, Any] | None]:
         """Yield the pod as it is now and after every change of it or of its events; None once it is gone, at last.
 
-        Without news the API server itself is asked every `again_seconds`: a watch may be silent and not know it.
+        The API server is asked when it has been silent for `again_seconds`: a watch may be dead and not know it.
         """
-        news = True
         with self._pods.listen(runtime_id) as changed:
             while True:
                 changed.clear()
-                pod = await (self._pod(runtime_id) if news else self._read(runtime_id))
+                pod = await self._pod(runtime_id)
                 yield pod
                 if pod is None:
                     return
                 with self._events.listen(pod["metadata"]["uid"]) as happened:
                     patience = again_seconds if self._pods.fresh else LOOK_SECONDS
-                    news = await _either(changed, happened, patience)
+                    if not await _either(changed, happened, patience):
+                        await self._look_for_pods(patience)
+
+    async def _look_for_pods(self, seconds: float) -> None:
+        """See to it that the mirror of the pods is not older than that. Raise BackendError."""
+        try:
+            await self._pods.look(seconds)
+        except ApiFault as fault:
+            raise refusal(fault) from fault
 
     async def _pod(self, runtime_id: str) -> dict[str, Any] | None:
         """Return the pod of a runtime, None when there is none: so says the API server. Raise BackendError."""
         await self._pods.synced(SYNC_SECONDS)
-        if self._pods.fresh:
-            for pod in self._pods.of(runtime_id):
-                return pod
+        if not self._pods.fresh:
+            await self._look_for_pods(LOOK_SECONDS)
+        for pod in self._pods.of(runtime_id):
+            return pod
         return await self._read(runtime_id)
 
     async def _read(self, runtime_id: str) -> dict[str, Any] | None:
@@ -202,14 +262,12 @@ class KubernetesBackend(ContainerBackend):
 
     async def _list_pods(self) -> list[dict[str, Any]]:
         await self._pods.synced(SYNC_SECONDS)
-        if self._pods.fresh:
-            return self._pods.all()
-        try:
-            found = await self._cluster.get(self._pods_path, {"labelSelector": self._installation.selector})
-        except ApiFault as fault:
-            raise refusal(fault) from fault
-        items: list[dict[str, Any]] = (found or {}).get("items") or []
-        return items
+        if not self._pods.fresh:
+            await self._look_for_pods(LOOK_SECONDS)
+        found = self._pods.all()
+        if any(phases.is_deleted(pod) for pod in found):
+            await self._nodes.synced(SYNC_SECONDS)  # whether there is anybody to carry it out
+        return found
 
     async def list_all(self) -> list[Observed]:
         found = await super().list_all()
@@ -222,6 +280,8 @@ class KubernetesBackend(ContainerBackend):
 
     def _place(self, pod: Object) -> Place:
         end = phases.end_of(pod)
+        if end is None and phases.is_deleted(pod) and self._away_for(pod) >= AWAY_SECONDS:
+            end = phases.NODE_LOST
         return Place(
             id=str(pod["metadata"]["name"]),
             user=annotation(pod, USER),
@@ -236,17 +296,97 @@ class KubernetesBackend(ContainerBackend):
         finished = phases.finished_at(pod)
         if finished is None:
             return None
-        at = datetime.fromisoformat(finished).astimezone(UTC)
-        return max(0.0, (self._clock.now() - at).total_seconds())
+        return _ago(finished, self._clock)
 
     # -- end --------------------------------------------------------------------------------------------------
 
     async def _until_ended(self, runtime_id: str) -> Place | None:
-        async with contextlib.aclosing(self._follow(runtime_id, AGAIN_SECONDS)) as looks:
-            async for pod in looks:
-                if pod is not None and (place := self._place(pod)).ended:
-                    return place
-        return None
+        while True:
+            try:
+                async with contextlib.aclosing(self._follow(runtime_id, AGAIN_SECONDS)) as looks:
+                    async for pod in looks:
+                        if pod is not None and (place := self._place(pod)).ended:
+                            return place
+                return None
+            except BackendError as error:
+                if error.code != UNAVAILABLE:
+                    raise
+                await asyncio.sleep(LOOK_SECONDS)  # what can not be asked about has not ended
+
+    async def _hear_end(self, place: Place) -> EndReason | None:
+        heard = await super()._hear_end(place)
+        if heard is None or heard.code not in phases.TOLD_NOTHING:
+            return heard
+        # It was merely told to end: its node knows why, and may have written that down beside the pod only.
+        known = [phases.end_of(pod) for pod in self._pods.of(place.id)]
+        for end in (*known, phases.end_by_events(await self._events_of(place.id))):
+            if end is not None and end.code not in phases.TOLD_NOTHING:
+                return replace(end, boottime=heard.boottime)
+        return heard
+
+    async def _events_of(self, runtime_id: str) -> list[dict[str, Any]]:
+        """Return what the cluster has written down about a runtime's pod, nothing when it can not be asked."""
+        about = {"fieldSelector": f"involvedObject.kind=Pod,involvedObject.name={runtime_id}"}
+        try:
+            found = await self._cluster.get(self._events_path, about)
+        except ApiFault as fault:
+            log.warning("what happened to runtime %s can not be read: %s", runtime_id, fault)
+            return []
+        events: list[dict[str, Any]] = (found or {}).get("items") or []
+        return events
+
+    async def _doubt(self, place: Place) -> Place:
+        place = await super()._doubt(place)
+        if place.ended:
+            return place
+        try:
+            pod = await self._read(place.id)
+        except BackendError as error:
+            if error.code != UNAVAILABLE:
+                raise
+            return place
+        if pod is not None and await self._node_is_lost(pod):
+            log.warning("runtime %s is lost with its node %s", place.id, phases.node_of(pod))
+            return replace(self._place(pod), ended=True, reason=phases.NODE_LOST)
+        return place
+
+    async def _node_is_lost(self, pod: Object) -> bool:
+        """Return whether the node of a pod has been away for a while, and the pod's supervisor does not answer either.
+
+        A node whose kubelet alone is away goes on running what it runs: then the supervisor answers, and nothing is lost.
+        """
+        if phases.node_is_lost(pod):
+            return True
+        if phases.node_of(pod) is None:
+            return False
+        await self._nodes.synced(SYNC_SECONDS)
+        return self._away_for(pod) >= AWAY_SECONDS and not await self._answers(self._place(pod))
+
+    def _away_for(self, pod: Object) -> float:
+        """Return how long the node of a pod is known not to be ready, in seconds; 0 while it is, or nobody knows."""
+        name = phases.node_of(pod)
+        if name is None or not self._nodes.fresh:
+            return 0.0
+        node = next(iter(self._nodes.of(name)), None)
+        if node is not None and phases.is_ready(node):
+            self._away.pop(name, None)
+            return 0.0
+        now = time.monotonic()
+        known = self._away.get(name)
+        if known is None or now - known.seen > FORGET_AWAY_SECONDS:
+            known = self._away[name] = _Away(now, now)
+        known.seen = now
+        told = phases.unready_since(node) if node is not None else None
+        return max(now - known.since, _ago(told, self._clock) if told is not None else 0.0)
+
+    async def _answers(self, place: Place) -> bool:
+        if place.host is None:
+            return False
+        try:
+            await link.call(self._address(place), {"op": "status"}, seconds=STATUS_SECONDS)
+        except (SupervisorGone, NoAnswer):
+            return False
+        return True
 
     async def wait_end(self, runtime_id: str) -> EndReason:
         reason = await super().wait_end(runtime_id)
@@ -265,30 +405,31 @@ class KubernetesBackend(ContainerBackend):
         uid = pod["metadata"]["uid"]
         path = f"{self._pods_path}/{runtime_id}"
         try:
-            await self._cluster.delete(path, uid=uid, grace_seconds=KILL_SECONDS)
+            with self._pods.listen(runtime_id) as changed:
+                await self._cluster.delete(path, uid=uid, grace_seconds=KILL_SECONDS)
+                async with asyncio.timeout(END_SECONDS):
+                    await self._until_gone(path, runtime_id, uid, changed)
         except ApiFault as fault:
             raise refusal(fault) from fault
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._until_gone(path, runtime_id, uid)
         except TimeoutError:
             message = f"Runtime {runtime_id} is told to end, but its node has not said yet that it did."
             raise BackendError("stop_failed", message) from None
 
-    async def _until_gone(self, path: str, runtime_id: str, uid: str) -> None:
-        with self._pods.listen(runtime_id) as changed:
-            while True:
-                changed.clear()
-                try:
-                    pod = await self._cluster.get(path)
-                except ApiFault as fault:
-                    raise refusal(fault) from fault
-                if pod is None or pod["metadata"]["uid"] != uid:
-                    self._pods.forget(runtime_id, uid)
-                    return
-                if phases.node_is_lost(pod):
+    async def _until_gone(self, path: str, runtime_id: str, uid: str, changed: asyncio.Event) -> None:
+        """Wait until the API server says that a pod is gone; the mirror says when to ask."""
+        while True:
+            if not await _either(changed, None, LOOK_SECONDS):
+                await self._pods.look(LOOK_SECONDS)
+            changed.clear()
+            for pod in self._pods.of(runtime_id):
+                if pod["metadata"]["uid"] == uid and phases.is_deleted(pod) and await self._node_is_lost(pod):
                     return  # a node that is gone ends it when it comes back, and the cluster holds its place until then
-                await _either(changed, None, LOOK_SECONDS)
+            if any(pod["metadata"]["uid"] == uid for pod in self._pods.of(runtime_id)):
+                continue
+            found = await self._cluster.get(path)
+            if found is None or found["metadata"]["uid"] != uid:
+                self._pods.forget(runtime_id, uid)
+                return
 
     async def set_limits(
         self,
@@ -319,31 +460,37 @@ class KubernetesBackend(ContainerBackend):
 
     async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
         """Let a runtime's pod be scheduled, best on a node; return whether it is. False: there is no pod yet."""
-        pod = await self._pod(runtime_id)
-        if pod is None:
-            return False
-        change = pods.ungated(pod, node)
-        try:
-            return (
-                change is None
-                or await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change) is not None
-            )
-        except ApiFault as fault:
-            if fault.status == 409:
-                return False  # it changed meanwhile: the next look sees how
-            raise refusal(fault) from fault
+        await self._pods.synced(SYNC_SECONDS)
+        if not self._pods.fresh:
+            await self._look_for_pods(LOOK_SECONDS)
+        for pod in self._pods.of(runtime_id):
+            change = pods.ungated(pod, node)
+            if change is None:
+                return True
+            try:
+                changed = await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change)
+            except ApiFault as fault:
+                if fault.status == 409:
+                    return False  # it changed meanwhile: the next look sees how
+                raise refusal(fault) from fault
+            if changed is not None:
+                self._pods.note(changed)
+                return True
+        return False
 
     async def holds_accelerator(self, runtime_id: str) -> bool:
-        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended."""
+        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended.
+
+        So it keeps them on a node that is lost, until that comes back and ends the pod, or the cluster's administration says that it
+        will not: it deletes the node, or declares it out of service.
+        """
+        if self._pods.fresh and any(not phases.is_over(pod) for pod in self._pods.of(runtime_id)):
+            return True
         try:
-            pod = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
+            found = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
         except ApiFault as fault:
             raise refusal(fault) from fault
-        return (
-            pod is not None
-            and is_ours(pod, self._installation)
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        )
+        return found is not None and is_ours(found, self._installation) and not phases.is_over(found)
 
     # -- drives -----------------------------------------------------------------------------------------------
 
@@ -351,12 +498,32 @@ class KubernetesBackend(ContainerBackend):
         if self._installation.drives == "none":
             raise BackendError("mount_failed", "Drives can not be mounted in this installation.")
         drive = PurePosixPath(source).name
-        if not _DRIVE.fullmatch(drive):
+        if not DRIVE_ID.fullmatch(drive):
             raise BackendError("no_such_drive", "This drive is not there.")
+        if self._installation.drives == "subpath":
+            await self._must_have(runtime_id, name, drive)
+            return
         entry = {"name": name, "drive": drive, "readonly": readonly}
         await self._change_drives(runtime_id, lambda bound: [*(b for b in bound if b["name"] != name), entry])
 
+    async def _must_have(self, runtime_id: str, name: str, drive: str) -> None:
+        """See that the pod has had the drive since its start. Raise BackendError."""
+        pod = await self._pod(runtime_id)
+        if pod is None:
+            raise gone()
+        wanted = (f"{IN_POD}/{name}", sub_path(drive))
+        mounts = pod["spec"]["containers"][0]["volumeMounts"]
+        if not any((mount["mountPath"], mount.get("subPath")) == wanted for mount in mounts):
+            raise BackendError("restart_needed", RESTART_NEEDED)
+
+    def _bind_name(self, target: str, *, readonly: bool) -> str:
+        if self._installation.drives == "subpath":
+            return name_at_start(readonly=readonly)
+        return super()._bind_name(target, readonly=readonly)
+
     async def _unbind(self, runtime_id: str, name: str) -> None:
+        if self._installation.drives == "subpath":
+            return  # it goes with the pod
         await self._change_drives(runtime_id, lambda bound: [b for b in bound if b["name"] != name])
 
     async def _change_drives(
@@ -368,7 +535,7 @@ class KubernetesBackend(ContainerBackend):
             try:
                 found = await self._cluster.get(path)
                 if found is None or not is_ours(found, self._installation):
-                    raise BackendError("no_such_runtime", "This runtime is not there any more.")
+                    raise gone()
                 bound = change(json.loads(annotation(found, DRIVES) or "[]"))
                 same = {k: found["metadata"][k] for k in ("uid", "resourceVersion")}
                 metadata = {**same, "annotations": {DRIVES: json.dumps(bound)}}
@@ -386,6 +553,19 @@ class KubernetesBackend(ContainerBackend):
         )
         missing = ("the node's kernel is shared", "the network as far as the cluster enforces its policies")
         return IsolationReport(f"pods in {self._installation.namespace}", kept, missing)
+
+
+@dataclass
+class _Away:
+    """Since when a node is known not to be ready, and when it was last looked at (monotonic)."""
+
+    since: float
+    seen: float
+
+
+def _ago(when: str, clock: Clock) -> float:
+    """Return how long ago a time of the cluster's was."""
+    return max(0.0, (clock.now() - datetime.fromisoformat(when).astimezone(UTC)).total_seconds())
 
 
 async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float) -> bool:
@@ -409,7 +589,7 @@ def refusal(fault: ApiFault) -> BackendError:
     if fault.status in (401, 403):
         return BackendError("cluster_denied", f"The cluster does not let minicolab do this: {_short(text)}")
     if fault.status in (0, 429) or fault.status >= 500:
-        return BackendError("cluster_unavailable", "The cluster does not answer. Try again in a moment.")
+        return BackendError(UNAVAILABLE, "The cluster does not answer. Try again in a moment.")
     return BackendError("start_failed", f"The cluster refused: {_short(text)}")
 
 

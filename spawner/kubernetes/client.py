@@ -138,7 +138,7 @@ class Cluster:
     async def _patiently(
         self, method: str, path: str, query: Query | None = None, body: Any = None, kind: str | None = None
     ) -> dict[str, Any]:
-        until, tries = time.monotonic() + PATIENCE_SECONDS, 0
+        until, tries = 0.0, 0
         while True:
             try:
                 return await asyncio.get_running_loop().run_in_executor(
@@ -146,6 +146,7 @@ class Cluster:
                 )
             except ApiFault as fault:
                 tries += 1
+                until = until or time.monotonic() + PATIENCE_SECONDS  # waiting for a thread is no fault
                 wait = retry.delay(tries, fault.status, fault.retry_after, random.random())
                 if wait is None or time.monotonic() + wait > until:
                     raise

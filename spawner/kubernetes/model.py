@@ -40,7 +40,8 @@ class Installation:
     """The settings all runtimes share.
 
     `cpu_share` and `memory_share` are the parts of a shape's limits that are reserved on the node; `disk_bytes` limits what a
-    runtime may write; `extension_seconds` how much longer than its limit a life may become; `start_seconds` how long a start may take.
+    runtime may write; `extension_seconds` how much longer than its limit a life may become; `start_seconds` how long a start may take. `drive_claim`: the
+    claim of the drive volume in `namespace`, for drives by sub-path.
     """
 
     namespace: str
@@ -51,7 +52,8 @@ class Installation:
     service_account: str = "runtime"
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
-    drives: Literal["csi", "none"] = "csi"
+    drives: Literal["csi", "subpath", "none"] = "csi"
+    drive_claim: str = ""
     drive_driver: str = "drive.minicolab.dev"
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     cpu_share: float = 1.0

@@ -58,7 +58,7 @@ def look(pod: Object, events: Sequence[Object]) -> Look:
     end = end_of(pod)
     if end is not None:
         return Look(Phase.SERVER, end.message, Failure("start_failed", _while_starting(end)))
-    if not _is_bound(pod):
+    if node_of(pod) is None:
         return _unplaced(pod, events)
     state = _container_state(status)
     if "running" in state:
@@ -102,8 +102,8 @@ _SHORT = {
     "cpu": "too few CPUs free",
     "memory": "too little memory free",
     "ephemeral-storage": "too little disk space free",
-    "pods": "no room for another pod",
 }
+NO_ROOM = "no room for another pod"
 
 
 def unschedulable(message: str) -> str:
@@ -126,6 +126,8 @@ def _part(text: str) -> str:
     wanting = _WANTING.match(rest)
     if wanting is not None:
         return f"{count} with {_SHORT.get(wanting[1], f'too few of {wanting[1]} free')}"
+    if rest == "Too many pods":
+        return f"{count} with {NO_ROOM}"
     if "untolerated taint" in rest:
         return f"{count} kept for other work or not ready"
     if "didn't match Pod's node affinity/selector" in rest:
@@ -169,7 +171,7 @@ def end_of(pod: Object) -> EndReason | None:
     terminated = _container_state(status).get("terminated")
     if node_is_lost(pod):
         return NODE_LOST
-    if status.get("phase") not in ("Succeeded", "Failed") and terminated is None:
+    if not is_over(pod) and terminated is None:
         return None
     of_pod = _end_by_pod(status)
     if of_pod is not None:
@@ -215,6 +217,17 @@ def _disruption(reason: str, message: str) -> EndReason:
     return EndReason("evicted", "The machine was moved out of the way by the cluster's administration.")
 
 
+def end_by_events(events: Sequence[Object]) -> EndReason | None:
+    """Return why a node ended a pod, as it told beside the pod; None when it told nothing."""
+    evicted = _last(sorted(events, key=_when), {"Evicted"})
+    if evicted is None:
+        return None
+    return EndReason(
+        "evicted",
+        _sentence("The node had to make room and ended the machine", str(evicted.get("message", ""))),
+    )
+
+
 def deleted_reason(last_seen: Object | None) -> EndReason:
     """Return why a runtime ended whose pod was deleted; `last_seen` is the pod as it was seen last."""
     if last_seen is not None:
@@ -254,14 +267,40 @@ def address(pod: Object) -> str | None:
     return str(found) if found else None
 
 
+def is_over(pod: Object) -> bool:
+    """Return whether all that a pod ran has ended, as its node says."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_deleted(pod: Object) -> bool:
+    """Return whether somebody has asked for the pod's end."""
+    return bool(pod.get("metadata", {}).get("deletionTimestamp"))
+
+
+def node_of(pod: Object) -> str | None:
+    """Return the node a pod is on, None before it is on one."""
+    found = pod.get("spec", {}).get("nodeName")
+    return str(found) if found else None
+
+
 def node_is_lost(pod: Object) -> bool:
     """Return whether the cluster has given up the node of a pod: it asked for the pod's end, and nobody is there to carry it out."""
     status = pod.get("status", {})
     disrupted = _condition(status, "DisruptionTarget")
     by_loss = disrupted is not None and disrupted.get("reason") in LOSSES
-    return bool(pod.get("metadata", {}).get("deletionTimestamp")) and (
-        by_loss or status.get("reason") == "NodeLost"
-    )
+    return is_deleted(pod) and (by_loss or status.get("reason") == "NodeLost")
+
+
+def is_ready(node: Object) -> bool:
+    """Return whether a node says that it is well, and has said so lately."""
+    ready = _condition(node.get("status", {}), "Ready")
+    return ready is not None and ready.get("status") == "True"
+
+
+def unready_since(node: Object) -> str | None:
+    """Return when a node stopped being ready, as the cluster writes times."""
+    ready = _condition(node.get("status", {}), "Ready")
+    return str(ready["lastTransitionTime"]) if ready is not None and "lastTransitionTime" in ready else None
 
 
 def finished_at(pod: Object) -> str | None:
@@ -269,10 +308,6 @@ def finished_at(pod: Object) -> str | None:
     terminated = _container_state(pod.get("status", {})).get("terminated") or {}
     found = terminated.get("finishedAt")
     return str(found) if found else None
-
-
-def _is_bound(pod: Object) -> bool:
-    return bool(pod.get("spec", {}).get("nodeName"))
 
 
 def _container_state(status: dict[str, Any]) -> dict[str, Any]:

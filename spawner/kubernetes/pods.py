@@ -1,7 +1,7 @@
 """A runtime as a pod and a secret. Pure.
 
-The pod passes Pod Security `restricted`: no root, no privileges, no host folders, no service account token. Its drives come
-through an inline volume of the drive plugin, which is empty until the user has consented (docs/storage.md).
+The pod passes Pod Security `restricted`: no root, no privileges, no host folders, no service account token. Nothing of a drive is in
+it before its user has consented (spawner.kubernetes.volumes, docs/storage.md).
 """
 
 from __future__ import annotations
@@ -32,11 +32,22 @@ SPARE_SECONDS = (
     300.0  # the cluster's deadline lies behind our own: it is for a supervisor that does not keep it
 )
 SHARED_MEMORY_PART = 0.5
+# A node whose kubelet is away may go on running what it runs: whether a runtime is lost is ours to find out, by asking its supervisor.
+STAYS = tuple(
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute"}
+    for key in ("not-ready", "unreachable")
+)
 
 
 def pod(spec: RuntimeSpec, installation: Installation, *, start: str, gated: bool = False) -> dict[str, Any]:
     """Return the pod of a runtime. `start` names this try; `gated`: it waits until its accelerator is granted. Raise KeyError."""
     flavor = installation.flavors[spec.accelerator] if spec.accelerator != "NONE" else None
+    drives = drive_volume(
+        installation.drives,
+        driver=installation.drive_driver,
+        claim=installation.drive_claim,
+        drive=spec.drive,
+    )
     gates = {"schedulingGates": [{"name": CLAIM_GATE}]} if gated else {}
     return {
         "apiVersion": "v1",
@@ -70,8 +81,8 @@ def pod(spec: RuntimeSpec, installation: Installation, *, start: str, gated: boo
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec, installation, flavor)],
-            "volumes": _volumes(spec, installation),
+            "containers": [_container(spec, installation, flavor, drives)],
+            "volumes": _volumes(spec, installation, drives),
             **_placement(installation, flavor),
             **gates,
         },
@@ -123,7 +134,9 @@ def ungated(pod: Object, node: str | None) -> dict[str, Any] | None:
     return {"metadata": same, "spec": spec}
 
 
-def _container(spec: RuntimeSpec, installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
+def _container(
+    spec: RuntimeSpec, installation: Installation, flavor: Flavor | None, drives: DriveVolume
+) -> dict[str, Any]:
     environment: list[dict[str, Any]] = [
         {
             "name": SPEC_VARIABLE,
@@ -153,7 +166,7 @@ def _container(spec: RuntimeSpec, installation: Installation, flavor: Flavor | N
             {"name": "content", "mountPath": "/content"},
             {"name": "run", "mountPath": "/run/minicolab"},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
-            _drives(installation).mount,
+            *drives.mounts,
         ],
     }
 
@@ -176,31 +189,26 @@ def _millis(cpus: float) -> str:
     return f"{max(1, round(cpus * 1000))}m"
 
 
-def _volumes(spec: RuntimeSpec, installation: Installation) -> list[dict[str, Any]]:
+def _volumes(spec: RuntimeSpec, installation: Installation, drives: DriveVolume) -> list[dict[str, Any]]:
     content = {"sizeLimit": str(installation.disk_bytes)} if installation.disk_bytes is not None else {}
     shared = str(int(spec.shape.memory_bytes * SHARED_MEMORY_PART))
     return [
         {"name": "content", "emptyDir": content},
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "80Mi"}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
-        _drives(installation).volume,
+        drives.volume,
     ]
-
-
-def _drives(installation: Installation) -> DriveVolume:
-    return drive_volume(installation.drives, driver=installation.drive_driver)
 
 
 def _placement(installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
     selector = {**installation.node_selector, **(flavor.node_selector if flavor is not None else {})}
     tolerations = [
-        dict(t) for t in (*installation.tolerations, *(flavor.tolerations if flavor is not None else ()))
+        dict(t)
+        for t in (*STAYS, *installation.tolerations, *(flavor.tolerations if flavor is not None else ()))
     ]
-    placement: dict[str, Any] = {}
+    placement: dict[str, Any] = {"tolerations": tolerations}
     if selector:
         placement["nodeSelector"] = selector
-    if tolerations:
-        placement["tolerations"] = tolerations
     if flavor is not None and flavor.runtime_class is not None:
         placement["runtimeClassName"] = flavor.runtime_class
     if installation.pull_secrets:

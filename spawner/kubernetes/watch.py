@@ -1,7 +1,8 @@
 """A mirror of some of the cluster's objects: listed once, then kept true by a watch that never dies silently.
 
 Whatever ends a watch (an error, an old version, silence) leads to another list or watch, for ever; `age` says how long ago the
-server was heard, and who needs the truth reads it directly when that is too long.
+server was heard. Who needs to know what is there now calls `look`: all who do so at once share one list. A list or an event that is
+older than what is known already, such as a cache gives that lags behind, changes nothing.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Mirror:
         self._version: str | None = None  # where to go on; None: list again
         self._closed = False
         self._response: Any = None
+        self._looking: asyncio.Task[None] | None = None
 
     # -- for those who look -----------------------------------------------------------------------------------
 
@@ -85,6 +87,24 @@ class Mirror:
         except TimeoutError:
             return False
         return True
+
+    async def look(self, seconds: float) -> None:
+        """See to it that the server was heard at most so long ago. Raise ApiFault."""
+        self.start()
+        if self.age <= seconds:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._looking)  # one of those who wait may give up
+
+    async def _look(self) -> None:
+        asked_at = time.monotonic()
+        answer = await self._cluster.get(self._path, self._selector)
+        if answer is None:
+            raise ApiFault(404, "NotFound", f"The cluster has no {self._path}.")
+        self._replace([_slim(item) for item in answer.get("items") or ()], _version(answer))
+        self._heard_at = max(self._heard_at, asked_at)
 
     @property
     def age(self) -> float:
@@ -120,8 +140,7 @@ class Mirror:
     def forget(self, key: str, uid: str) -> None:
         """Believe that an object is gone although the watch has not told yet."""
         found = self._objects.get(key, {}).get(uid)
-        self._dead[uid] = None
-        _bound(self._dead)
+        self._bury(uid)
         if found is not None:
             self._take("DELETED", found)
 
@@ -147,17 +166,24 @@ class Mirror:
 
     # -- in the event loop ------------------------------------------------------------------------------------
 
-    def _replace(self, objects: list[dict[str, Any]]) -> None:
-        """Take over a list: what is not in it is gone."""
+    def _replace(self, objects: list[dict[str, Any]], version: int) -> None:
+        """Take over a list: what is not in it is gone, unless it is newer than the list."""
         fresh: dict[str, dict[str, dict[str, Any]]] = {}
+        changed: set[str] = set()
         for found in objects:
             if found["metadata"]["uid"] not in self._dead:
                 fresh.setdefault(self._key(found), {})[found["metadata"]["uid"]] = found
         for key, before in self._objects.items():
-            for uid, found in before.items():
-                if uid not in fresh.get(key, {}):
-                    self._remember(key, found)
-        changed = set(self._objects) | set(fresh)
+            for uid, known in before.items():
+                listed = fresh.get(key, {}).get(uid)
+                if _version(known) > (version if listed is None else _version(listed)):
+                    fresh.setdefault(key, {})[uid] = known
+                elif listed is None:
+                    self._remember(key, known)
+                    changed.add(key)
+        for key, found_by_uid in fresh.items():
+            if found_by_uid != self._objects.get(key):
+                changed.add(key)
         self._objects = fresh
         assert self._synced is not None
         self._synced.set()
@@ -171,10 +197,18 @@ class Mirror:
             of_key.pop(uid, None)
             if not of_key:
                 self._objects.pop(key, None)
+            self._bury(uid)
             self._remember(key, found)
         elif uid not in self._dead:
+            known = self._objects.get(key, {}).get(uid)
+            if known is not None and _version(known) > _version(found):
+                return
             self._objects.setdefault(key, {})[uid] = found
         self._tell(key)
+
+    def _bury(self, uid: str) -> None:
+        self._dead[uid] = None
+        _bound(self._dead)
 
     def _remember(self, key: str, found: dict[str, Any]) -> None:
         self._gone[key] = found
@@ -206,7 +240,8 @@ class Mirror:
                     self._version = None  # nothing happened, or nothing is told: a list shows which
                     continue
                 # One version too old, or a refusal that may be for now only: ask from the beginning.
-                if fault.status not in retry.WORTH_ANOTHER:
+                # And where watches fail for long, lists have to do.
+                if fault.status not in retry.WORTH_ANOTHER or self.age > self._silence_seconds:
                     self._version = None
                 trouble: Exception = fault
                 asked = fault.retry_after
@@ -228,7 +263,7 @@ class Mirror:
         answer = self._cluster.call("GET", self._path, self._selector)
         items = [_slim(item) for item in answer.get("items") or ()]
         self._heard_at = time.monotonic()
-        self._post(self._replace, items)
+        self._post(self._replace, items, _version(answer))
         self._version = str(answer["metadata"]["resourceVersion"])
 
     def _watch(self, version: str) -> None:

@@ -53,6 +53,7 @@ class LocalBackend(Supervised):
     """Runtimes below `folder` (DIR/runtimes), in the environment `env` with the layer `code` over it."""
 
     name = "local"
+    keeps_content = True
 
     def __init__(
         self,

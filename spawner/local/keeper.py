@@ -39,7 +39,10 @@ NAMED = ("/etc/hosts", "/etc/hostname")
 
 @dataclass(frozen=True)
 class Job:
-    """What to run inside, and with what. `rlimits`: resource limit → value; `shown`: (outside, inside), read-only."""
+    """What to run inside, and with what. `rlimits`: resource limit → value; `shown`: (outside, inside), read-only.
+
+    `not_kept`: open descriptors that are the supervisor's alone.
+    """
 
     layout: Layout
     command: Sequence[str]
@@ -50,6 +53,7 @@ class Job:
     shown: tuple[tuple[Path, str], ...] = ()
     devices: tuple[str, ...] = ()
     rlimits: Mapping[int, int] = field(default_factory=dict)
+    not_kept: tuple[int, ...] = ()
 
 
 def look_at_machine() -> Machine:
@@ -142,6 +146,8 @@ def _map_ids(pid: int) -> None:
 
 def _child(job: Job, parent: int, ready: int, go: int, error: int) -> None:
     root = os.geteuid() == 0
+    for fd in job.not_kept:
+        os.close(fd)
     for group in job.groups:
         (group / "cgroup.procs").write_text("0")
     with contextlib.suppress(OSError):  # a machine without this file has no such scores

@@ -23,7 +23,7 @@ SAMPLE_DATA = Path(__file__).with_name("sample_data")
 
 @dataclass(frozen=True)
 class Launched:
-    """A sandbox in which the runtime's server is starting. `ready_watch` is readable when a file appears in `layout.run`."""
+    """A sandbox in which the runtime's server is starting. `ready_watch` is readable when a file appears in `layout.run`, or often."""
 
     folder: Path
     spec: dict[str, Any]
@@ -45,10 +45,10 @@ def launch(folder: Path) -> Launched:
         folder, Path(spec["env"]), Path(spec["code"]), Path(spec["python_base"]), Rung(spec["rung"])
     )
     _fill(layout, spec["id"], key)
-    ready_watch = linux.watch_folder(str(layout.run))
+    ready_watch = linux.watch_or_look(str(layout.run))
     groups = make_groups(spec["id"], shape)
     try:
-        pid = _start(layout, spec, shape, groups)
+        pid = _start(layout, spec, shape, groups, ready_watch)
     except OSError:
         groups.remove()
         raise
@@ -108,7 +108,7 @@ def stack(layout: Layout) -> None:
         script.chmod(0o755)
 
 
-def _start(layout: Layout, spec: dict[str, Any], shape: Shape, groups: Groups) -> int:
+def _start(layout: Layout, spec: dict[str, Any], shape: Shape, groups: Groups, ready_watch: int) -> int:
     given = {**spec["environment"], "MINICOLAB_MEMORY_BYTES": str(shape.memory_bytes)}
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         given.setdefault(name, str(max(1, round(shape.cpus))))
@@ -131,6 +131,9 @@ def _start(layout: Layout, spec: dict[str, Any], shape: Shape, groups: Groups) -
                 shown=groups.shown(),
                 devices=tuple(spec["devices"]),
                 rlimits=rlimits,
+                not_kept=(
+                    ready_watch,
+                ),  # a user has few of these; one for each live runtime would be too many
             )
         )
     finally:

@@ -31,6 +31,7 @@ USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
 WATCH_SECONDS = 0.5  # how often memory is looked at where no control group limits it
 DU_SECONDS = 20.0
 JUST_NOW_SECONDS = 5.0  # a process that was killed for want of memory longer ago is no reason of an end
+LIMIT_GRACE_SECONDS = 1.5  # for what runs when a limit is reached: no runtime outlives one by two seconds
 END_SECONDS = 10.0  # on top of the grace: how long an end may take before the watchdog ends the supervisor
 READY = b'{"event": "ready"}\n'
 
@@ -214,6 +215,7 @@ class Life:
                     await self._look_at_use()  # someone may have come back in the last second
                     at, reason = self._next_end()
                 if linux.boottime() >= at:
+                    self._grace_seconds = LIMIT_GRACE_SECONDS
                     self.end(**reason)
                     return
                 self._say_next(at - linux.boottime(), **reason)

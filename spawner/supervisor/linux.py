@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import time
@@ -26,6 +27,7 @@ _OPEN_TREE_CLONE = 1
 _MOVE_FROM_FD, _MOVE_TO_FD = 0x04, 0x40
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
+LOOK_SECONDS = 0.05  # how often a folder is looked into that can not be watched
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,6 +51,12 @@ def setns(path: str, kind: int) -> None:
         _check(_libc.setns(fd, kind), f"setns {path}")
     finally:
         os.close(fd)
+
+
+def in_own_user_namespace() -> bool:
+    """Return whether this process's user namespace is not the machine's."""
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
@@ -149,12 +157,28 @@ def new_timer() -> int:
     return _check(_libc.timerfd_create(time.CLOCK_BOOTTIME, os.O_CLOEXEC | os.O_NONBLOCK), "timerfd_create")
 
 
-def set_timer(timer: int, at: float) -> None:
-    """Let the timer strike when boottime() is `at`, at once when that has passed."""
-    seconds = max(0.0, at)
-    whole = int(seconds)
-    value = struct.pack("qqqq", 0, 0, whole, max(1, int((seconds - whole) * 1e9)))
+def set_timer(timer: int, at: float, *, again_seconds: float = 0.0) -> None:
+    """Let the timer strike when boottime() is `at`, at once when that has passed; then every `again_seconds` (0: once)."""
+    first, again = _parts(max(0.0, at)), _parts(again_seconds)
+    value = struct.pack("qqqq", *again, first[0], max(1, first[1]))
     _check(_libc.timerfd_settime(timer, _TFD_TIMER_ABSTIME, value, None), "timerfd_settime")
+
+
+def _parts(seconds: float) -> tuple[int, int]:
+    whole = int(seconds)
+    return whole, int((seconds - whole) * 1e9)
+
+
+def watch_or_look(path: str) -> int:
+    """Return a descriptor that is readable when a file appears in the folder, or often, where this user has no watch left."""
+    try:
+        return watch_folder(path)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENOSPC):
+            raise
+    timer = new_timer()
+    set_timer(timer, boottime(), again_seconds=LOOK_SECONDS)
+    return timer
 
 
 def watch_folder(path: str) -> int:

@@ -67,7 +67,8 @@ class Node:
         except Refused as refused:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
         except OSError as error:
-            context.abort(grpc.StatusCode.INTERNAL, f"The volume could not be made: {error}")
+            # Other codes say that nothing was made, and then nobody ever takes away what was.
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"The volume could not be made: {error}")
         self._published()
         return pb.NodePublishVolumeResponse()
 

@@ -387,6 +387,29 @@ def test_drive_mount_asks_and_then_the_drive_is_there_both_ways(page: Page, serv
     )
 
 
+def test_where_a_drive_needs_a_restart_the_page_says_what_that_costs_and_does_it(
+    page: Page, service: Running
+) -> None:
+    """The service here can bring a Drive into a running runtime; only its answer to that is another's."""
+    refusal = {"status": 409, "code": "restart_needed", "message": "It is connected when a runtime starts."}
+    page.route("**/mounts", lambda route: route.fulfill(status=409, json=refusal))
+    mount = code("from google.colab import drive\ndrive.mount('/content/drive')", "c1")
+    file_id = open_page(page, service, mount)
+    output = page.locator(".jp-OutputArea-output")
+    for answer in ("Later", "Restart and connect"):
+        run_cell(page, 0)
+        page.click(".jp-Dialog button:has-text('Connect to Drive')")
+        expect(page.locator(".jp-Dialog")).to_contain_text("its variables and its files in /content are lost")
+        (before,) = runtimes(service, file_id)
+        page.click(f".jp-Dialog button:has-text('{answer}')")
+        expect(output.first).to_contain_text("It is connected when a runtime starts.")
+    until(
+        lambda: [r["state"] for r in runtimes(service, file_id) if r["id"] != before["id"]] == ["ready"],
+        "the runtime was not restarted",
+    )
+    assert [r["id"] for r in runtimes(service, file_id)] != [before["id"]]
+
+
 def test_saying_no_to_drive_mounts_nothing(page: Page, service: Running) -> None:
     open_page(page, service, code("from google.colab import drive\ndrive.mount('/content/drive')", "c1"))
     run_cell(page, 0)

@@ -7,7 +7,7 @@ import pytest
 from cluster.harness.cluster import Cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_cluster(cluster: Cluster) -> Cluster:
     """The cluster, when its node is ours to look into."""
     if cluster.layout is None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cluster.harness import storage
 from cluster.harness.cluster import Cluster
 from cluster.harness.pods import restricted_pod
-from spawner.kubernetes.volumes import FOLDER as INSIDE
+from spawner.container.spec import DRIVES as INSIDE
 from spawner.kubernetes.volumes import DriveVolume, drive_volume
 from storage_mount.plugin import mountinfo
 from storage_mount.plugin.pods import DRIVES_ANNOTATION, INSTALLATION, MANAGED_BY
@@ -60,13 +58,14 @@ class DriveNode:
                 os.chown(path, USER, USER)
                 path.chmod(0o600 if path.is_file() else 0o700)
         self._plugin: subprocess.Popen[bytes] | None = None
+        self._claims: list[str] = []
         self.apply_driver()
 
     # -- the plugin -------------------------------------------------------------------------------------------
 
-    def start(self, *, killed_before: int | None = None, kubeconfig: Path | None = None) -> None:
-        """Start the plugin where the node's mounts are; with `killed_before` one that kills itself before that step."""
-        which = ["storage_mount.plugin"] if killed_before is None else ["support.killed", str(killed_before)]
+    def start(self, *, frozen: Path | None = None, kubeconfig: Path | None = None) -> None:
+        """Start the plugin where the node's mounts are; `frozen`: one that stops at its steps, and says there at which (support.killed)."""
+        which = ["storage_mount.plugin"] if frozen is None else ["support.killed", str(frozen)]
         with self.log.open("ab") as log:
             self._plugin = subprocess.Popen(
                 [*self._enter, sys.executable, "-m", *which, *self.arguments(kubeconfig)],
@@ -100,26 +99,25 @@ class DriveNode:
         self._plugin.terminate()
         return self._plugin.wait(60)
 
-    @contextmanager
-    def dying(self, number: int) -> Iterator[Death]:
-        """Run a plugin that kills itself before a step, and the next as soon as it has died."""
-        self.start(killed_before=number)
-        death = Death(self)
-        try:
-            yield death
-        finally:
-            death.end()
-
     # -- pods -------------------------------------------------------------------------------------------------
 
     def pod(
         self, *drives: dict[str, Any], volume: DriveVolume | None = None, labels: dict[str, str] | None = None
     ) -> str:
         """Make a pod as a runtime is, restricted, with the plugin's volume or another; return its name once it runs."""
+        made = self.make_pod(*drives, volume=volume, labels=labels)
+        self.cluster.apply(made)
+        name = str(made["metadata"]["name"])
+        self.cluster.wait(self.namespace, f"pod/{name}", "condition=Ready")
+        return name
+
+    def make_pod(
+        self, *drives: dict[str, Any], volume: DriveVolume | None = None, labels: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Return such a pod as an object."""
         volume = volume or drive_volume("csi", driver=self.driver)
-        name = f"r-{secrets.token_hex(4)}"
         made = restricted_pod(
-            name,
+            f"r-{secrets.token_hex(4)}",
             self.namespace,
             ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done"],
             limits={"memory": "256Mi"},
@@ -131,15 +129,19 @@ class DriveNode:
             **(labels or {}),
         }
         made["metadata"]["annotations"] = {DRIVES_ANNOTATION: json.dumps(drives)}
-        made["spec"]["containers"][0]["volumeMounts"] = [volume.mount]
-        self.cluster.apply(made)
-        self.cluster.wait(self.namespace, f"pod/{name}", "condition=Ready")
-        return name
+        (container,) = made["spec"]["containers"]
+        container["resources"]["requests"] = {"cpu": "10m", "memory": "16Mi"}  # many are on one node
+        container["volumeMounts"] = list(volume.mounts)
+        return made
 
     def ask(self, pod: str, *drives: dict[str, Any]) -> None:
         """Say which drives a pod may see from now on."""
+        self.ask_of((pod,), *drives)
+
+    def ask_of(self, pods: Iterable[str], *drives: dict[str, Any]) -> None:
+        """Say which drives some pods may see from now on."""
         text = f"{DRIVES_ANNOTATION}={json.dumps(drives)}"
-        self.cluster.kubectl("-n", self.namespace, "annotate", "pod", pod, "--overwrite", text)
+        self.cluster.kubectl("-n", self.namespace, "annotate", "pod", *pods, "--overwrite", text)
 
     def run(self, pod: str, script: str) -> str:
         """Run a shell script in a pod; return what it prints. Raise ClusterError when it fails."""
@@ -158,6 +160,9 @@ class DriveNode:
 
     def delete(self, pod: str, *options: str) -> None:
         self.cluster.kubectl("-n", self.namespace, "delete", "pod", pod, "--wait=false", *options)
+
+    def delete_all(self, *options: str) -> None:
+        self.cluster.kubectl("-n", self.namespace, "delete", "pods", "--all", "--wait=false", *options)
 
     def wait_gone(self) -> None:
         """Wait until kubelet has let go of every pod of the namespace, volumes and folders included."""
@@ -178,6 +183,14 @@ class DriveNode:
             if mount.source == self.driver or mount.root.startswith(mine)
         ]
 
+    def bound(self) -> list[mountinfo.Mount]:
+        """Return the drives that are bound in volumes on the node."""
+        return [
+            mount
+            for mount in self.mounts()
+            if mount.source != self.driver and mount.point.startswith(str(KUBELET_ROOT))
+        ]
+
     def left(self) -> list[str]:
         """Return what is left of the driver's volumes on the node: mounts and folders."""
         mounts = [mount.point for mount in self.mounts()]
@@ -195,37 +208,13 @@ class DriveNode:
     def assert_no_file_lost(self) -> None:
         assert self.files() == {f"drive/{owner}/deep/er/file": f"of {owner}" for owner in (ADA, BOB)}
 
-    def claim(self) -> str:
-        """Make a claim of the volume with the drives, as an administrator does who has one; return its name."""
-        name, size = f"drives-{self.namespace}", {"storage": "1Gi"}
-        affinity = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
-        common = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeMode": "Filesystem"}
-        self.cluster.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    **common,
-                    "capacity": size,
-                    "persistentVolumeReclaimPolicy": "Retain",
-                    "local": {"path": str(self.root)},
-                    "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [affinity]}]}},
-                    "claimRef": {"namespace": self.namespace, "name": name},
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": name, "namespace": self.namespace},
-                "spec": {**common, "volumeName": name, "resources": {"requests": size}},
-            },
-        )
+    def claim(self, source: dict[str, Any] | None = None) -> str:
+        """Make a claim of the volume with the drives, as an administrator does who has one; return its name. `source`: of another."""
+        name = f"drives-{len(self._claims)}"
+        source = source or {"local": {"path": str(self.root)}}
+        self.cluster.apply(*storage.static_claim(self.namespace, name, source))
+        self._claims.append(name)
         return name
-
-    def remove_claim(self, name: str) -> None:
-        self.cluster.kubectl("-n", self.namespace, "delete", "pvc", name, "--wait=false", check=False)
-        self.cluster.kubectl("delete", "pv", name, "--wait=false", check=False)
 
     # -- setting up -------------------------------------------------------------------------------------------
 
@@ -249,6 +238,9 @@ class DriveNode:
     def remove(self) -> None:
         if self._plugin is not None and self._plugin.poll() is None:
             self.stop()
+        for claim in self._claims:
+            self.cluster.kubectl("-n", self.namespace, "delete", "pvc", claim, "--wait=false", check=False)
+            self.cluster.kubectl("delete", "pv", f"{self.namespace}-{claim}", "--wait=false", check=False)
         self.cluster.kubectl("delete", "csidriver", self.driver, check=False)
 
     def _account(self) -> Path:
@@ -278,29 +270,3 @@ class DriveNode:
         path.write_text(json.dumps(view))
         path.chmod(0o600)
         return path
-
-
-class Death:
-    """Watches over a plugin that dies, and starts the next one."""
-
-    def __init__(self, node: DriveNode) -> None:
-        self._node = node
-        self._over = threading.Event()
-        self.died = False
-        assert node._plugin is not None
-        self._first = node._plugin
-        self._thread = threading.Thread(target=self._wait, daemon=True)
-        self._thread.start()
-
-    def _wait(self) -> None:
-        while self._first.poll() is None:
-            if self._over.wait(0.05):
-                return
-        assert self._first.returncode == -signal.SIGKILL, self._node.log.read_text()[-3000:]
-        self.died = True
-        self._node.start()
-
-    def end(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self._node.stop()

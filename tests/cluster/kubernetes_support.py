@@ -156,6 +156,11 @@ class Bench:
             node.stop()
             node.remove()
 
+    def settle(self, **changes: Any) -> None:
+        """Go on with other settings."""
+        self.backend = self.another(**changes)
+        self.installation = replace(self.installation, **changes)
+
     def kubectl(self, *arguments: str, given: str = "") -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, text=given)
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from cluster.harness.cluster import Cluster
-from cluster.harness.fault_proxy import FaultProxy, Rule, answer, drop_reply, gone, hang, refuse, silent
+from cluster.harness.fault_proxy import (
+    FaultProxy,
+    Rule,
+    answer,
+    drop_reply,
+    gone,
+    hang,
+    refuse,
+    silent,
+    stale,
+)
 from spawner.kubernetes import client, pods
 from spawner.kubernetes.backend import KubernetesBackend
 from spawner.ports import BackendError
@@ -41,13 +52,19 @@ def behind(bench: Bench, proxy: FaultProxy) -> KubernetesBackend:
 
 FAULTS: dict[str, Callable[[], list[Rule]]] = {
     "429 with Retry-After": lambda: [Rule(answer(429, after=1), method="POST", times=2)],
-    "500": lambda: [Rule(answer(500), watch=False, times=4)],
+    "bursts of 500": lambda: [Rule(answer(500), watch=False, times=3, skip=skip) for skip in (0, 5, 9)],
     "the answer to the pod is lost": lambda: [Rule(drop_reply(), method="POST", path=r"/pods$", times=1)],
     "the answer to the secret is lost": lambda: [
         Rule(drop_reply(), method="POST", path=r"/secrets$", times=1)
     ],
     "connections are refused": lambda: [Rule(refuse(), times=4)],
-    "creating hangs": lambda: [Rule(hang(), method="POST", times=1)],
+    "each kind of call hangs": lambda: [
+        Rule(hang(), method=method, watch=False, times=1) for method in ("POST", "GET", "DELETE")
+    ],
+    "lists are stale": lambda: [
+        Rule(stale(), method="GET", path=r"/pods$", watch=False),
+        Rule(gone(), watch=True, times=4),
+    ],
     "watches are too old": lambda: [Rule(gone(), watch=True, times=4)],
     "watches are silent": lambda: [Rule(silent(), watch=True)],
     "watches are refused": lambda: [Rule(answer(503), watch=True)],
@@ -70,6 +87,41 @@ async def test_a_runtime_starts_lives_and_ends_once_whatever_the_api_server_does
     await behind.stop(runtime.id, reason=STOPPED, grace_seconds=1.0)
     assert bench.names("pods") == set()
     assert await behind.observe(runtime.id) is None
+
+
+def asked(proxy: FaultProxy, method: str, end: str) -> int:
+    """Return how often something was asked for."""
+    return sum(m == method and target.endswith(end) for m, target in proxy.requests)
+
+
+async def test_the_api_servers_word_when_to_come_back_is_kept(
+    bench: Bench, proxy: FaultProxy, behind: KubernetesBackend
+) -> None:
+    proxy.add(Rule(answer(429, after=2), method="POST", path=r"/pods$", times=2))
+    spec = bench.spec()
+    began = time.monotonic()
+    await behind._create(spec, "{}", lambda _phase, _sentence="": None)
+    assert time.monotonic() - began >= 2 * 2.0
+    assert asked(proxy, "POST", "/pods") == 3
+    assert bench.names("pods") == {spec.id}
+
+
+async def test_what_was_made_though_nobody_was_told_is_taken_as_ones_own(
+    bench: Bench, proxy: FaultProxy, behind: KubernetesBackend
+) -> None:
+    proxy.add(Rule(drop_reply(), method="POST", times=1))
+    spec = bench.spec()
+    creating = asyncio.create_task(behind._create(spec, "{}", lambda _phase, _sentence="": None))
+    await until_async(lambda: asked(proxy, "POST", "/pods") == 1)
+    await until_async(lambda: bench.names("pods") == {spec.id})
+    (first,) = bench.get("pods")
+    await creating
+    (pod,) = bench.get("pods")
+    assert pod["metadata"]["uid"] == first["metadata"]["uid"], "it was made anew"
+    assert asked(proxy, "POST", "/pods") == 2
+    assert asked(proxy, "DELETE", "") == 0
+    (secret,) = [s for s in bench.get("secrets") if s["metadata"]["name"] == spec.id]
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == pod["metadata"]["uid"]
 
 
 async def test_a_stop_is_noticed_by_others_although_their_watch_is_dead(

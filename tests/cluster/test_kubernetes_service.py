@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cluster.harness import storage
 from cluster.harness.cluster import Cluster
 from support.kernel import Kernel
 from support.patience import until
@@ -30,7 +31,7 @@ runtimes:
     namespace: {namespace}
     installation: service
     image: {image}
-    drives: none
+    {drives}
     kubeconfig: {kubeconfig}
     cpu_share: 0.1
     memory_share: 0.5
@@ -72,16 +73,21 @@ def on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     with cluster.namespace("kube") as namespace:
         cluster.kubectl("-n", namespace, "create", "serviceaccount", "runtime")
         offer([{"op": "add", "path": capacity, "value": "1"}])
+        state, drives = tmp_path_factory.mktemp("service") / "state", "drives: none"
+        if cluster.layout is not None:  # else the service's folder is on no node
+            cluster.apply(*storage.static_claim(namespace, "drive", {"hostPath": {"path": str(state)}}))
+            drives = "drives: subpath\n    drive_claim: drive"
         config = CONFIG.format(
-            namespace=namespace, image=IMAGE, kubeconfig=cluster.kubeconfig, resource=resource
+            namespace=namespace, image=IMAGE, kubeconfig=cluster.kubeconfig, resource=resource, drives=drives
         )
         try:
-            with running(tmp_path_factory.mktemp("service") / "state", config) as service:
+            with running(state, config) as service:
                 service.add_user("ada")
                 service.add_user("bob")
                 yield OnCluster(service, cluster, namespace)
         finally:
             offer([{"op": "remove", "path": capacity}])
+            cluster.kubectl("delete", "pv", f"{namespace}-drive", "--wait=false", check=False)
 
 
 def test_a_cell_runs_in_a_pod_and_the_pod_goes_with_the_runtime(on_cluster: OnCluster) -> None:
@@ -150,6 +156,38 @@ def test_a_cell_never_notices_that_hub_documents_and_control_were_killed(on_clus
     kernel.close()
     service.end_runtimes("ada")
     assert on_cluster.pods() == {}
+
+
+def test_a_drive_by_sub_path_is_asked_for_once_and_there_from_the_next_start_until_it_is_taken_away(
+    on_cluster: OnCluster,
+) -> None:
+    if on_cluster.cluster.layout is None:
+        pytest.skip("the node of the cluster that MINICOLAB_KUBECONFIG names is not ours")
+    service = on_cluster.service
+    notebook = service.make_file("ada")["id"]
+    service.make_file("ada", "from-drive.txt", kind="file", content="hello from Drive")
+    for path in (service.state / "drive").rglob("*"):
+        os.chown(path, 1000, 1000)  # as everything on a volume of minicolab is
+
+    def again() -> str:
+        service.end_runtimes("ada")
+        return str(service.start_runtime("ada", notebook)["id"])
+
+    look = "import os; print(os.listdir('/drives'), os.path.exists('/content/drive'))"
+    runtime = again()
+    assert service.execute("ada", runtime, look) == "[] False\n"
+    refused = service.api("ada", "POST", f"/services/control/api/v1/runtimes/{runtime}/mounts", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "restart_needed")
+
+    runtime = again()
+    code = "print(open('/content/drive/MyDrive/from-drive.txt').read())"
+    assert service.execute("ada", runtime, code) == "hello from Drive\n"
+    mount = "from google.colab import drive; drive.mount('/content/drive')"
+    assert "already mounted" in service.execute("ada", runtime, mount)
+    service.api("ada", "DELETE", f"/services/control/api/v1/runtimes/{runtime}/mounts")
+
+    assert service.execute("ada", again(), look) == "[] False\n"
+    service.end_runtimes("ada")
 
 
 def _processes(*words: bytes) -> list[int]:

@@ -1,233 +1,63 @@
-"""The chart installed as an administrator would: people work in it, and go on working through upgrades and deaths of its pods."""
+"""The chart installed for a trial, with SQLite: people work in it, and go on working through upgrades and deaths of its pods."""
 
 from __future__ import annotations
 
+import datetime
 import json
-import subprocess
-import tarfile
-import threading
-import time
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import yaml
+from playwright.sync_api import Browser, Page, expect
 
-from cluster.harness import programs, storage
+from cluster.harness import pretended
 from cluster.harness.cluster import Cluster
-from hub.installation import free_port
-from support.archives import NoArchives, image_archives
-from support.chart import CHART
-from support.kernel import run_cell
+from cluster.harness.configuration import MOST_PROCESSES
+from cluster.harness.pretended import TAINT
+from support.browser import new_context
+from support.kernel import Kernel
 from support.patience import PATIENCE, until
+from tests.cluster.admin_shell import documented
+from tests.cluster.release_support import FILES, RUNTIMES, LongCell, Release, installed, notebook
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-RUNTIMES = "/services/control/api/v1/runtimes"
-FILES = "/services/documents/api/v1/files"
-DRIVER = "drive.minicolab.dev"
-# It prints while the file is not there, so that whoever watches sees whether a connection was dropped.
-UNTIL_TOLD = """
-import os, time
-count = 0
-while not os.path.exists('/content/enough'):
-    count += 1
-    print('tick', count, flush=True)
-    time.sleep(0.2)
-print('told after', count)
-"""
 
-
-@dataclass
-class Release:
-    """An installed release and a way to it from here."""
-
-    cluster: Cluster
-    namespace: str
-    runtimes: str
-    values: Path
-    port: int
-    token: str = ""
-    forward: subprocess.Popen[bytes] | None = None
-    more: list[str] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def upgrade(self, *arguments: str) -> str:
-        return self.cluster.helm(
-            *("upgrade", "--install", "minicolab", str(CHART), "--namespace", self.namespace),
-            *("--values", str(self.values), "--wait", "--timeout", "400s", *arguments),
-        )
-
-    def kubectl(self, *arguments: str, text: str = "") -> str:
-        return self.cluster.kubectl("-n", self.namespace, *arguments, text=text)
-
-    def minicolab(self, *arguments: str) -> str:
-        """Run the command in the hub's container."""
-        return self.kubectl("exec", "deployment/minicolab-hub", "--", "minicolab", *arguments)
-
-    def connect(self) -> None:
-        """Make a way to the public service; again after its pod has changed, as kubectl follows one pod."""
-        self.disconnect()
-        self.forward = subprocess.Popen(
-            [
-                *(str(programs.get("kubectl")), "--kubeconfig", str(self.cluster.kubeconfig)),
-                *(
-                    "-n",
-                    self.namespace,
-                    "port-forward",
-                    "service/minicolab-proxy-public",
-                    f"{self.port}:80",
-                ),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        until(lambda: self.get("/hub/api/") == 200, "the service does not answer")
-
-    def disconnect(self) -> None:
-        if self.forward is not None:
-            self.forward.kill()
-            self.forward.wait()
-            self.forward = None
-
-    def get(self, path: str) -> int:
-        try:
-            return self.api("GET", path).status_code
-        except requests.RequestException:
-            return 0
-
-    def api(self, method: str, path: str, **more: Any) -> requests.Response:
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return requests.request(method, self.url + path, headers=headers, timeout=PATIENCE, **more)
-
-    def answers(self) -> dict[str, int]:
-        """Return what every service answers to a person; 0 is nothing."""
-        return {path: self.get(path) for path in ("/hub/api/user", FILES + "?parent=root", RUNTIMES)}
-
-    def works(self) -> bool:
-        return set(self.answers().values()) == {200}
-
-    def wait(self) -> None:
-        """Wait until every service answers a person."""
-        try:
-            until(self.works)
-        except AssertionError:
-            raise AssertionError(f"not every service answers: {self.answers()}") from None
-
-    def start_runtime(self) -> str:
-        body = {"parent": "root", "name": f"n{time.monotonic_ns()}.ipynb", "type": "notebook"}
-        made = self.api("POST", FILES, json=body)
-        assert made.status_code == 201, made.text
-        asked = self.api("POST", RUNTIMES, json={"file_id": made.json()["id"]})
-        assert asked.status_code == 202, asked.text
-        runtime = str(asked.json()["id"])
-        until(lambda: self.state(runtime) in ("ready", "failed", "ended"), f"{runtime} is never ready")
-        assert self.state(runtime) == "ready", self.model(runtime)
-        return runtime
-
-    def model(self, runtime: str) -> dict[str, Any]:
-        reply = self.api("GET", f"{RUNTIMES}/{runtime}")
-        assert reply.status_code == 200, reply.text
-        model: dict[str, Any] = reply.json()
-        return model
-
-    def state(self, runtime: str) -> str:
-        try:
-            return str(self.model(runtime)["state"])
-        except (requests.RequestException, AssertionError):
-            return "unknown"
-
-    def run(self, runtime: str, code: str, *, timeout: float = PATIENCE) -> str:
-        """Run a cell on a new kernel, through the proxy."""
-        ticket = self.api("POST", f"{RUNTIMES}/{runtime}/token", json={}).json()
-        return run_cell(ticket["url"], ticket["token"], code, timeout=timeout)
-
-    def pod(self, runtime: str) -> str:
-        """Return what tells the runtime's pod from one that took its place."""
-        return self.cluster.kubectl("-n", self.runtimes, "get", "pod", runtime, "-o", "jsonpath={.metadata.uid}")  # fmt: skip
-
-    def end(self, runtime: str) -> None:
-        self.api("DELETE", f"{RUNTIMES}/{runtime}")
-
-
-def image_in(archive: Path) -> str:
-    """Return the name of the image that `docker save` has written."""
-    with tarfile.open(archive) as tar:
-        manifest = tar.extractfile("manifest.json")
-        assert manifest is not None
-        return str(json.load(manifest)[0]["RepoTags"][0])
+# The GPUs that the node's device plugin pretends to have, and nodes that a cloud would add when they are asked for.
+NODE_TO_COME = "minicolab-test/node-to-come"
+VALUES = {
+    "config": {
+        "quota": {"max_runtimes": 3},
+        "accelerators": {
+            "flavors": {
+                "T4": {"title": "NVIDIA T4", "resource": "nvidia.com/gpu"},
+                "V5E1": {
+                    "title": "TPU v5e (1 chip)",
+                    "resource": "google.com/tpu",
+                    "node_selector": {NODE_TO_COME: "yes"},
+                    "tolerations": [{"key": TAINT["key"], "operator": "Exists"}],
+                    "autoscaled": 1,
+                },
+            }
+        },
+    }
+}
 
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    try:
-        archives = image_archives()
-    except NoArchives as why_not:
-        pytest.skip(str(why_not))
-    if DRIVER in cluster.kubectl("get", "csidrivers", "-o", "name"):
-        pytest.skip(f"the cluster has the driver {DRIVER} of another installation")
-    folder = tmp_path_factory.mktemp("release")
-    if cluster.layout is not None:
-        storage.replenish(cluster, cluster.layout.state / "volumes")
-    elif "(default)" not in cluster.kubectl("get", "storageclass"):
-        pytest.skip("the cluster has no default storage class")
-    for archive in archives.values():
-        cluster.import_image(archive)
-    hub_image, tag = image_in(archives["hub"]).rsplit(":", 1)
-    port = free_port()
-    with cluster.namespace("release", restricted=False) as namespace:
-        runtimes = f"{namespace}-runtimes"
-        values = {
-            "images": {
-                "hub": {"repository": hub_image, "tag": tag},
-                "pause": {"repository": "docker.io/local/pause", "tag": "1"},
-            },
-            # Nodes that are only objects are tainted, and cannot have a volume of the real one.
-            "drive": {"plugin": {"tolerations": []}},
-            "config": {
-                "service": {"public_port": port},
-                "runtimes": {
-                    "kubernetes": {"namespace": runtimes, "installation": namespace, "image": image_in(archives["minimal"])},
-                    "shapes": {"STANDARD": {"memory": "1GiB", "cpus": 1, "processes": 1024}},
-                },
-            },
-        }  # fmt: skip
-        file = folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values))
-        it = Release(cluster, namespace, runtimes, file, port)
-        try:
-            it.upgrade()
-            it.connect()
-            it.minicolab("user", "add", "ada", "--admin", "--link")
-            it.token = it.minicolab("token", "ada").split()[-1]
-            it.wait()
-            yield it
-        finally:
-            it.disconnect()
-            cluster.helm("uninstall", "minicolab", "--namespace", namespace, "--ignore-not-found", "--wait")
-
-
-@contextmanager
-def running_cell(release: Release, runtime: str) -> Iterator[list[str]]:
-    """A cell that runs the whole time; its output is in the list once it was told to end, and it ended well."""
-    out: list[str] = []
-    cell = threading.Thread(
-        target=lambda: out.append(release.run(runtime, UNTIL_TOLD, timeout=5 * PATIENCE)), daemon=True
-    )
-    cell.start()
-    seen = "import glob; print(glob.glob('/content/*'))"
-    assert "enough" not in release.run(runtime, seen)
-    yield out
-    release.run(runtime, "open('/content/enough', 'w').close()")
-    cell.join(PATIENCE)
+    with (
+        cluster.namespace("release", restricted=False) as namespace,
+        installed(cluster, tmp_path_factory.mktemp("release"), namespace, VALUES, Release.install) as it,
+    ):
+        it.minicolab("user", "add", "bob", "--link")
+        yield it
 
 
 def test_helm_test_finds_every_service(release: Release) -> None:
@@ -236,7 +66,8 @@ def test_helm_test_finds_every_service(release: Release) -> None:
 
 
 def test_the_first_administrator_signs_in_by_the_link(release: Release) -> None:
-    link = release.minicolab("user", "link", "ada").strip()
+    add = documented("kubectl --namespace minicolab exec deploy/minicolab-hub -- minicolab user add")
+    link = release.shell.run(add).split()[-1]
     browser = requests.Session()
     first = browser.get(link, allow_redirects=False, timeout=PATIENCE)
     assert (first.status_code, first.headers["Location"]) == (302, "/drive")
@@ -265,34 +96,210 @@ def test_a_drive_appears_after_consent_and_what_is_written_is_in_it(release: Rel
     release.end(runtime)
 
 
-def test_a_running_cell_survives_upgrade_and_rollback(release: Release) -> None:
+def test_a_running_cell_survives_upgrade_and_rollback_on_its_connection(release: Release) -> None:
     runtime = release.start_runtime()
-    pod = release.pod(runtime)
-    with running_cell(release, runtime) as out:
-        release.upgrade("--set-json", "config.quota.max_runtimes=4")
-        release.wait()
-        release.cluster.helm("rollback", "minicolab", "--namespace", release.namespace, "--wait")
-        release.wait()
-        assert not out, out
+    pod, cell = release.pod(runtime), LongCell(release, runtime)
+    release.upgrade("--set-json", "config.quota.max_runtimes=4")
+    release.wait()
+    release.cluster.helm("rollback", "minicolab", "--namespace", release.namespace, "--wait")
+    release.wait()
+    assert cell.running
+    cell.end()
     assert release.pod(runtime) == pod
-    assert "told after" in out[0], out[0][-300:]  # on the connection of before both
+    assert not cell.dropped.is_set()
+    assert "told after" in (cell.heard or "")
     release.end(runtime)
 
 
 @pytest.mark.parametrize("component", ["hub", "documents", "control", "proxy"])
-def test_a_runtime_does_not_notice_the_death_of_a_service(release: Release, component: str) -> None:
+def test_a_running_cell_does_not_notice_the_death_of_a_service(release: Release, component: str) -> None:
     runtime = release.start_runtime()
-    pod = release.pod(runtime)
-    release.run(runtime, "open('/content/kept', 'w').write('kept')")
-    selector = f"app.kubernetes.io/component={component},app.kubernetes.io/instance=minicolab"
-    release.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false")
+    pod, cell = release.pod(runtime), LongCell(release, runtime)
+    before = release.pods_of(component)
+    assert before
+    release.kill(*before)
+    until(lambda: not before & release.pods_of(component), "its pod is still there")
     release.kubectl("rollout", "status", f"deployment/minicolab-{component}", "--timeout=300s")
-    release.connect()
+    if component == "proxy":
+        release.connect()  # kubectl follows one pod
     release.wait()
     assert release.state(runtime) == "ready"
     assert release.pod(runtime) == pod
-    until(lambda: release.run(runtime, "print(open('/content/kept').read())").strip() == "kept")
+    assert cell.running
+    cell.end()
+    # Whoever watches through the proxy loses the connection with it, and only then.
+    assert cell.dropped.is_set() == (component == "proxy")
     release.end(runtime)
+
+
+# -- a person without an accelerator ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(browser: Browser, release: Release) -> Iterator[Page]:
+    """A page of bob's, signed in by a link as an administrator makes it."""
+    context = new_context(browser)
+    page = context.new_page()
+    page.goto(release.minicolab("user", "link", "bob").strip())
+    yield page
+    context.close()
+
+
+def open_notebook(page: Page, release: Release, source: str) -> None:
+    reply = page.request.post(
+        f"{release.app}{FILES}",
+        data=notebook(f"hardware-{secrets.token_hex(3)}.ipynb", source),
+        headers={"Origin": release.app},
+    )
+    assert reply.ok, reply.text()
+    page.goto(f"{release.app}/d/{reply.json()['id']}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+
+
+def choose(page: Page, title: str, picture: Path | None = None) -> str:
+    """Choose a runtime type by the menu; return all that the dialog says."""
+    page.click("#mc-menu .lm-MenuBar-item:has-text('Runtime')")
+    page.click(".lm-Menu-itemLabel:text-is('Change runtime type')")
+    dialog = page.locator(".jp-Dialog")
+    choice = dialog.locator("label", has_text=title)
+    choice.locator("input").check()
+    said = dialog.inner_text()
+    if picture is not None:
+        page.screenshot(path=picture)
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+    return said
+
+
+def tell(release: Release, pod: dict[str, Any], by: str, reason: str, message: str) -> None:
+    """Write an event about a pod."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {name: pod["metadata"][name] for name in ("name", "namespace", "uid")}
+    release.cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{about['name']}.{reason.lower()}", "namespace": about["namespace"]},
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", **about},
+            "type": "Normal",
+            "reason": reason,
+            "message": message,
+            "source": {"component": by},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+    )
+
+
+@contextmanager
+def added_node(release: Release) -> Iterator[None]:
+    """A node object with a TPU that takes pods, on which nothing happens."""
+    name = f"added-{secrets.token_hex(3)}"
+    made = pretended.node(name, {"google.com/tpu": "1"}, {NODE_TO_COME: "yes"})
+    del made["metadata"]["annotations"]  # KWOK would say at once that its pods run
+    release.cluster.apply(made)
+    try:
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+        patch = json.dumps({"status": {**made["status"], "conditions": [ready]}})
+        release.cluster.kubectl("patch", "node", name, "--subresource=status", "-p", patch)
+        yield
+    finally:
+        release.cluster.kubectl("delete", "node", name, "--wait=false")
+
+
+@pytest.mark.browser
+def test_a_person_who_wants_a_gpu_that_others_have_is_told_the_place_and_the_reason_and_gets_it_in_turn(
+    release: Release, page: Page, shots: Path
+) -> None:
+    others = [release.start_runtime(accelerator="T4") for _ in range(2)]
+    open_notebook(page, release, "import os; print('gpu', os.environ['NVIDIA_VISIBLE_DEVICES'])")
+    said = choose(page, "NVIDIA T4", shots / "runtime-type.png")
+    assert re.search(r"NVIDIA T4\s+In use now: you would be next\.", said)
+    page.click(".mc-connect-button")
+    waiting = page.locator(".mc-line[data-key=waiting]")
+    expect(waiting).to_contain_text("Waiting for an accelerator (T4): you are next. All 2 are in use.")
+    page.screenshot(path=shots / "waiting-for-gpu.png")
+
+    waiting.get_by_role("button", name="Cancel").click()
+    expect(waiting).to_have_count(0)
+    expect(page.locator(".mc-connect-button")).to_have_text("Connect")
+    assert page.locator(".jp-Dialog").count() == 0
+    later = release.begin_runtime(accelerator="T4")  # ada's third comes first now
+    page.reload()  # what was chosen is asked for again
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.click(".mc-connect-button")
+    expect(waiting).to_contain_text("position 2 of 2. All 2 are in use.")
+    release.end(later)
+    expect(waiting).to_contain_text("you are next. All 2 are in use.")
+
+    release.end(others[0])
+    expect(page.locator(".mc-meter")).to_be_visible()
+    expect(waiting).to_have_count(0)
+    page.locator(".jp-CodeCell .jp-InputPrompt").first.click()
+    expect(page.locator(".jp-OutputArea-output")).to_contain_text(re.compile(r"gpu \S+"))
+    page.screenshot(path=shots / "gpu-in-turn.png")
+    page.click(".mc-meter")
+    expect(page.locator(".jp-Dialog")).to_contain_text("T4")
+    page.locator(".jp-Dialog").get_by_role("button", name="Close").click()
+    release.end(others[1])
+
+
+@pytest.mark.browser
+def test_a_node_that_is_being_added_and_an_image_that_is_being_fetched_are_said_in_the_page(
+    release: Release, page: Page, shots: Path
+) -> None:
+    """The events are those that a cluster's autoscaler and a node write; the node they are about is only an object."""
+    open_notebook(page, release, "1 + 1")
+    choose(page, "TPU v5e (1 chip)")
+    page.click(".mc-connect-button")
+    line = page.locator(".mc-line[data-key=waiting]")
+    expect(line).to_contain_text("Waiting for a machine: the cluster has")
+    (pod,) = json.loads(release.in_runtimes("get", "pods", "-o", "json"))["items"]
+    tell(
+        release,
+        pod,
+        "cluster-autoscaler",
+        "TriggeredScaleUp",
+        "pod triggered scale-up: [{pool 0->1 (max: 1)}]",
+    )
+    expect(line).to_have_text(re.compile("No machine is free: a new one is being added"))
+    page.screenshot(path=shots / "node-being-added.png")
+    with added_node(release):
+        until(lambda: release.of_pod(pod["metadata"]["name"], "{.spec.nodeName}"), "it was not placed")
+        tell(release, pod, "kubelet", "Pulling", f'Pulling image "{pod["spec"]["containers"][0]["image"]}"')
+        expect(line).to_contain_text("Fetching the runtime's image")
+        page.screenshot(path=shots / "image-being-fetched.png")
+        line.get_by_role("button", name="Cancel").click()
+        expect(line).to_have_count(0)
+        until(lambda: not release.in_runtimes("get", "pod", pod["metadata"]["name"], "--ignore-not-found"))
+
+
+THREADS = """
+import threading
+end, started = threading.Event(), 0
+try:
+    while started < 10000:
+        threading.Thread(target=end.wait).start()
+        started += 1
+except RuntimeError:
+    pass
+print(started)
+"""
+
+
+def test_a_node_holds_the_most_processes_of_a_runtime_and_no_other_feels_it(
+    own_cluster: Cluster, release: Release
+) -> None:
+    greedy, other = release.start_runtime(), release.start_runtime()
+    ticket = release.ticket(greedy)
+    kernel = Kernel(ticket["url"], ticket["token"])
+    assert MOST_PROCESSES / 2 < int(kernel.run(THREADS)) < MOST_PROCESSES
+    assert release.run(other, THREADS.replace("10000", "200") + "end.set()").strip() == "200"
+    kernel.run("end.set()")
+    kernel.close()
+    release.end(greedy)
+    release.end(other)
 
 
 def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
@@ -303,6 +310,21 @@ def test_the_secrets_stay_the_same_through_upgrades(release: Release) -> None:
     release.upgrade()
     assert data() == before
     assert release.kubectl("get", "jobs", "-o", "name") == ""
+
+
+def test_what_an_administrator_looks_at_and_keeps_is_there(release: Release) -> None:
+    assert re.search(r"^node1\s+2\s", release.shell.run(documented("kubectl get nodes")), re.MULTILINE)
+    for pod in ("hub", "documents"):
+        said = release.shell.run(
+            documented(f"kubectl --namespace minicolab exec deploy/minicolab-{pod} -- minicolab db backup")
+        )
+        for copy in re.findall(r"/\S+", said):
+            release.kubectl("exec", f"deploy/minicolab-{pod}", "--", "test", "-s", copy)
+        assert "/" in said
+    keys = yaml.safe_load(release.shell.run(documented("kubectl --namespace minicolab get secret")))["data"]
+    assert {"ticket.key", "session.key", "hub-cookie.key", "control.token"} <= keys.keys()
+    values = release.shell.run(documented("helm get values"))
+    assert release.runtimes in values
 
 
 def test_an_uninstall_leaves_what_people_made_and_nothing_else(release: Release) -> None:

@@ -124,6 +124,14 @@ async def make_bench(folder: Path, env: RuntimeEnvironment, rung: str) -> AsyncI
     assert leftovers(bench) == []
 
 
+async def supervisor(runtime: Runtime) -> int:
+    """Return the process id of the runtime's supervisor."""
+    _, writer = await wire.connect(runtime.folder)
+    pid, _ = wire.peer(writer.get_extra_info("socket"))
+    writer.close()
+    return pid
+
+
 def a_drive(folder: Path) -> Drive:
     """Return a drive of ada's, in a folder of this machine."""
     place = folder / "drive of ada"

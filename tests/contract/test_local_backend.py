@@ -11,27 +11,11 @@ import pytest
 
 from spawner.environment import RuntimeEnvironment
 from spawner.local.backend import LocalBackend
-from spawner.model import EndReason, Shape
+from spawner.model import Shape
 from spawner.ports import BackendError
 from spawner.supervisor import wire
 from support.runtimes import SMALL
-from tests.contract.contract_support import (
-    STOPPED,
-    Bench,
-    Runtime,
-    make_bench,
-)
-
-USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
-
-
-async def supervisor(runtime: Runtime) -> int:
-    """Return the process id of the runtime's supervisor."""
-    _, writer = await wire.connect(runtime.folder)
-    pid, _ = wire.peer(writer.get_extra_info("socket"))
-    writer.close()
-    return pid
-
+from tests.contract.contract_support import STOPPED, Bench, make_bench, supervisor
 
 # -- what is inside -------------------------------------------------------------------------------------------
 

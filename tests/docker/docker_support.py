@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from spawner.docker.backend import DockerBackend
 from spawner.docker.containers import ContainerSettings, container_name
 from spawner.model import Phase, RuntimeSpec
 from support.docker_engine import Engine
+from support.patience import until_async
 from support.runtimes import SMALL, Started, a_spec
 from tests.contract.contract_support import a_drive
 from tests.contract.suite.harness import STOPPED, Drive
@@ -60,13 +61,13 @@ class Bench:
 
         endpoint = await self.backend.start(spec, on_phase)
         self.adopt(spec)
-        return Runtime(spec, endpoint, phases, sentences, self.container(spec.id))
+        return Runtime(spec, endpoint, phases, sentences, self.container(spec))
 
     def adopt(self, spec: RuntimeSpec) -> None:
         self.started.append(spec.id)
 
-    def container(self, runtime_id: str) -> str:
-        return container_name(self.settings.installation, runtime_id)
+    def container(self, spec: RuntimeSpec) -> str:
+        return container_name(self.settings.installation, spec.id)
 
     def service(self) -> str:
         return (
@@ -90,7 +91,12 @@ class Bench:
         return self._state(runtime_id, "Running") == "true"
 
     def _state(self, runtime_id: str, what: str) -> str:
-        asked = ("inspect", "--format", f"{{{{.State.{what}}}}}", self.container(runtime_id))
+        asked = (
+            "inspect",
+            "--format",
+            f"{{{{.State.{what}}}}}",
+            container_name(self.settings.installation, runtime_id),
+        )
         return self.engine.docker(*asked, check=False).stdout.strip()
 
     def signal_supervisor(self, runtime_id: str, number: int) -> None:
@@ -100,10 +106,12 @@ class Bench:
     def drives(self, folder: Path) -> Iterator[Drive]:
         yield a_drive(folder)
 
-    def another(self, *, pull: bool = False, **changes: object) -> DockerBackend:
+    def another(
+        self, *, pull: bool = False, url: str | None = None, folder: Path | None = None, **changes: object
+    ) -> DockerBackend:
         """Return a backend as another process, or the hub after a restart, would make it."""
         settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        return make_backend(self.folder, self.engine, settings, pull=pull)
+        return make_backend(folder or self.folder, self.engine, settings, pull=pull, url=url)
 
     def containers(self) -> list[str]:
         """Return the names of this installation's containers, ended ones too."""
@@ -111,29 +119,53 @@ class Bench:
         return self.engine.docker("ps", "-a", "--filter", label, "--format", "{{.Names}}").stdout.split()
 
     def leftovers(self) -> list[str]:
-        """Return what runtimes left: containers and folders."""
-        folders = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-        return self.containers() + [name for name in folders if name not in (".ended", ".network")]
+        """Return what runtimes left: containers, folders and volumes."""
+        return self.containers() + self.folders() + self.volumes()
+
+    def folders(self) -> list[str]:
+        names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+        return [name for name in names if name not in (".ended", ".network")]
+
+    def volumes(self) -> list[str]:
+        label = f"label=minicolab.dev/installation={self.settings.installation}"
+        return self.engine.docker("volume", "ls", "-q", "--filter", label).stdout.split()
+
+    def loops(self) -> list[str]:
+        """Return the files of this installation that are block devices now."""
+        files = []
+        for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it goes just now
+                files.append(path.read_text().strip())
+        return [file for file in files if file.startswith(str(self.folder))]
 
 
 def make_backend(
-    folder: Path, engine: Engine, settings: ContainerSettings, *, pull: bool = False
+    folder: Path,
+    engine: Engine,
+    settings: ContainerSettings,
+    *,
+    pull: bool = False,
+    url: str | None = None,
+    device_names: Callable[[], Mapping[str, str]] = dict,
 ) -> DockerBackend:
     return DockerBackend(
         folder,
         lambda runtime_id: supervisor_key(MASTER, runtime_id),
         settings,
-        url=engine.url,
+        url=url or engine.url,
         pull=pull,
+        device_names=device_names,
     )
 
 
 @contextlib.asynccontextmanager
-async def make_bench(folder: Path, engine: Engine, *, root: bool = True) -> AsyncIterator[Bench]:
-    """Yield a bench; whatever a test leaves is ended and must leave nothing."""
+async def make_bench(
+    folder: Path, engine: Engine, *, image: str = "minimal", **changes: object
+) -> AsyncIterator[Bench]:
+    """Yield a bench of the runtime `image` with these settings; whatever a test leaves is ended and must leave nothing."""
     installation = secrets.token_hex(6)
-    image = image_called("minimal").tag
-    settings = ContainerSettings(installation, image, f"minicolab-{installation}", root=root)
+    plain = ContainerSettings(installation, image_called(image).tag, f"minicolab-{installation}")
+    settings = replace(plain, **changes)  # type: ignore[arg-type]
     bench = Bench(make_backend(folder / "runtimes", engine, settings), folder / "runtimes", engine, settings)
     try:
         yield bench
@@ -142,6 +174,7 @@ async def make_bench(folder: Path, engine: Engine, *, root: bool = True) -> Asyn
             await bench.backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
         leftovers = bench.leftovers()
         for name in bench.containers():
-            engine.docker("rm", "-f", name, check=False)
+            engine.docker("rm", "-fv", name, check=False)
         engine.docker("network", "rm", settings.network, check=False)
     assert leftovers == []
+    await until_async(lambda: bench.loops() == [])

@@ -43,7 +43,7 @@ async def test_two_starts_at_once_give_two_runtimes_that_do_not_reach_each_other
 
 async def test_a_strangers_container_with_our_name_is_never_touched(bench: Bench) -> None:
     spec = bench.spec()
-    name = bench.container(spec.id)
+    name = bench.container(spec)
     image = bench.settings.image
     bench.engine.docker("run", "-d", "--name", name, "--entrypoint", "/bin/sleep", image, "infinity")
     try:

@@ -29,7 +29,7 @@ runtimes:
   backend: docker
   environment: minimal
   shapes: {{STANDARD: {{memory: 1GiB, cpus: 1, processes: 300}}}}
-  docker: {{url: "{url}", pull: false, control_url: "http://{machine}:{port}/services/control/"}}
+  docker: {{url: "{url}", disk: 64MiB, pull: false, control_url: "http://{machine}:{port}/services/control/"}}
 """
 
 
@@ -80,9 +80,25 @@ def test_a_runtime_outlives_a_killed_hub_and_control(containers: Running) -> Non
     until(lambda: containers.answers("ada"))
     assert containers.execute("ada", model["id"], "print(open('here.txt').read())") == "still\n"
     containers.end_runtimes("ada")
-    assert not any(Path(containers.state / "runtimes").glob("r-*/content")) or containers.wait_for_state(
-        "ada", model["id"], {"ended"}
+    containers.wait_for_state("ada", model["id"], {"ended"})
+    until(lambda: not list(Path(containers.state / "runtimes").glob("r-*")))
+
+
+def test_a_runtime_whose_disk_is_full_keeps_nobody_from_saving(containers: Running) -> None:
+    file = containers.make_file("ada")
+    model = containers.start_runtime("ada", file["id"])
+    fill = (
+        "try:\n    open('big', 'wb').write(b'x' * (100 << 20))\nexcept OSError as e:\n    print(e.strerror)"
     )
+    assert containers.execute("ada", model["id"], fill) == "No space left on device\n"
+    path = f"/services/documents/api/v1/files/{file['id']}/content"
+    before = containers.api("ada", "GET", path)
+    notebook = {**before.json(), "cells": [], "metadata": {"saved": "with a full disk"}}
+    headers = {"If-Match": before.headers["ETag"]}
+    assert containers.api("ada", "PUT", path, json=notebook, headers=headers).status_code in (200, 204)
+    assert containers.api("ada", "GET", path).json()["metadata"]["saved"] == "with a full disk"
+    containers.end_runtimes("ada")
+    containers.wait_for_state("ada", model["id"], {"ended"})
 
 
 def test_a_container_without_a_session_is_ended_and_a_strangers_is_left_alone(

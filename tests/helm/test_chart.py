@@ -105,6 +105,26 @@ def test_only_the_drive_plugin_is_privileged(helm: Helm) -> None:
         assert not [v for v in spec.get("volumes", []) if "hostPath" in v], name
 
 
+@pytest.mark.parametrize("drives", ["none", "subpath"])
+def test_without_drives_by_the_plugin_nothing_is_privileged(helm: Helm, drives: str) -> None:
+    kubernetes = {"drives": drives, **({"drive_claim": "drive"} if drives == "subpath" else {})}
+    sets = tuple(f"config.runtimes.kubernetes.{key}={json.dumps(value)}" for key, value in kubernetes.items())
+    objects = helm.render(EVERYTHING, sets=sets)
+    assert not [name for name in pod_specs(objects) if name.endswith("drive-plugin")]
+    assert of_kind(objects, "CSIDriver") == {}
+    for name, spec in pod_specs(objects).items():
+        assert not any(c["securityContext"].get("privileged") for c in spec["containers"]), name
+    settings = of_kind(objects, "ConfigMap")
+    (text,) = (o["data"]["minicolab.yaml"] for o in settings.values() if "minicolab.yaml" in o["data"])
+    assert yaml.safe_load(text)["runtimes"]["kubernetes"]["drives"] == drives
+
+
+def test_drives_by_sub_path_need_the_claim_they_are_a_part_of(helm: Helm) -> None:
+    for setting in ('drives="subpath"', 'drive_claim="drive"'):
+        with pytest.raises(Refused, match="drives: subpath and drive_claim need each other"):
+            helm.render(sets=(f"config.runtimes.kubernetes.{setting}",))
+
+
 def test_each_account_may_do_what_its_work_needs_and_no_more(helm: Helm) -> None:
     objects = helm.render(EVERYTHING, release="r")
     look = {("lab-runtimes", "pods", verb) for verb in ("get", "list", "watch")}

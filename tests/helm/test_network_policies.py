@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from itertools import product
 
 import pytest
 
 from support.chart import EVERYTHING, Helm, Object
 from support.network_policies import End, may_reach
+from tests.cluster.enforce import translate, without
 
 PORTS = (
     (53, "UDP"),
@@ -199,3 +201,31 @@ def test_the_evaluation_sees_what_is_missing_and_what_is_too_much(policies: list
     assert may_reach([*policies, more], BY_NAME["runtime"], BY_NAME["metadata"], 80)
     less = [p for p in policies if not p["metadata"]["name"].endswith("-proxy")]
     assert may_reach(less, BY_NAME["elsewhere"], BY_NAME["proxy"], 8001)
+
+
+def test_what_is_left_of_a_network_is_exactly_what_was_not_taken_out() -> None:
+    """The rules of the test node's packet filter know no exceptions, so these are cut out of the networks."""
+    left = [
+        ipaddress.ip_network(text)
+        for text in without("0.0.0.0/0", ("10.0.0.0/8", "10.1.0.0/16", "169.254.169.254/32"))
+    ]
+    assert sum(network.num_addresses for network in left) == 2**32 - 2**24 - 1
+    for gone in ("10.0.0.0", "10.255.255.255", "169.254.169.254"):
+        assert not any(ipaddress.ip_address(gone) in network for network in left)
+    assert without("10.1.0.0/16", ("10.0.0.0/8",)) == []
+    assert without("192.0.2.0/24", ("10.0.0.0/8",)) == ["192.0.2.0/24"]
+
+
+def test_the_rules_of_a_packet_filter_say_what_the_policies_say(policies: list[Object]) -> None:
+    lines = translate(
+        policies, [pod for pod in ENDS if pod.namespace and ":" not in pod.address]
+    ).splitlines()
+    number = [pod for pod in ENDS if pod.namespace].index(BY_NAME["runtime"])
+    out = [line for line in lines if line.startswith(f"-A MC-E-{number} ")]
+    assert out[-1] == f"-A MC-E-{number} -j REJECT"
+    control = BY_NAME["control"].address
+    assert f"-A MC-E-{number} -d {control} -p tcp --dport 8083 -j RETURN" in out
+    assert not [line for line in out if BY_NAME["hub"].address in line]
+    assert not [line for line in lines if f" {BY_NAME['elsewhere'].address} -j MC-" in line], (
+        "no policy selects it"
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import docker
@@ -33,11 +34,10 @@ class NoArchives(Exception):
     """They can not be built on this machine; the text says why."""
 
 
-def image_archives() -> dict[str, Path]:
-    """Return the archives of `hub` and `minimal`. The first time this takes some minutes. Raise NoArchives."""
+def image_archives(names: Sequence[str] = (images.HUB, "minimal")) -> dict[str, Path]:
+    """Return the archives of the images. The first time this takes some minutes. Raise NoArchives."""
     top = cache_folder() / "images"
     folder = top / _key()
-    names = (images.HUB, "minimal")
     found = {name: folder / images.archive_name(images.image_called(name)) for name in names}
     missing = [name for name, path in found.items() if not path.exists()]
     if missing:

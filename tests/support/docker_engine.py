@@ -29,10 +29,9 @@ from hub.settings import cache_folder
 from hub.setup import images
 from support.patience import PATIENCE, until
 
-NAME = "mc-docker"
-MACHINE_SIDE, ENGINE_SIDE, VETH_PREFIX = "10.246.0.1", "10.246.0.2", 30
-BRIDGE, POOL = "10.247.0.1/24", "10.247.0.0/16"
+VETH_PREFIX = 30
 EGRESS = "tap0"
+PROGRAMS = Path(__file__).parent / "engine_programs"
 NEEDED = {
     "dockerd": "docker.io",
     "containerd": "containerd",
@@ -42,6 +41,7 @@ NEEDED = {
     "iptables": "iptables",
     "nsenter": "util-linux",
 }
+QUOTA_DISK_BYTES = 8 << 30
 BASE_IMAGE = "docker.io/local/debian:bookworm"
 # What this machine trusts besides Debian's own authorities, so that pip in a build trusts it too.
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
@@ -54,12 +54,53 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-
 
 
 @dataclass(frozen=True)
+class Site:
+    """A place for an engine: its name on this machine and its addresses, 10.`number` and the next.
+
+    `remapped`: root of a container is a user without rights of this machine, and layers lie on a file system with quotas (btrfs, in a
+    file). `gpus`: the engine finds what NVIDIA's toolkit installs, a pretended one.
+    """
+
+    name: str
+    number: int
+    remapped: bool = False
+    gpus: bool = False
+
+    @property
+    def machine_side(self) -> str:
+        return f"10.{self.number}.0.1"
+
+    @property
+    def engine_side(self) -> str:
+        return f"10.{self.number}.0.2"
+
+    @property
+    def bridge(self) -> str:
+        return f"10.{self.number + 1}.0.1/24"
+
+    @property
+    def pool(self) -> str:
+        return f"10.{self.number + 1}.0.0/16"
+
+    @property
+    def folder(self) -> Path:
+        folder = cache_folder() / ("docker-engine" if self is MAIN else f"docker-engine-{self.name}")
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return folder
+
+
+MAIN = Site("mc-docker", 246, gpus=True)
+REMAPPED = Site("mc-remap", 248, remapped=True)
+MACHINE_SIDE = MAIN.machine_side
+
+
+@dataclass(frozen=True)
 class Engine:
     """A running engine. `machine_address` is where containers reach this machine."""
 
     socket: str
     machine_address: str
-    folder: Path
+    site: Site
     holder: int
 
     @property
@@ -82,8 +123,15 @@ class Engine:
 
     def restart(self) -> None:
         """End the daemon and start it again; containers live on."""
-        _end_daemon(self.folder)
-        _start_daemon(self.folder, self.holder)
+        _end_daemon(self.site.folder)
+        _start_daemon(self.site, self.holder)
+
+    @property
+    def daemon(self) -> int:
+        """The engine's process."""
+        pid = _pid(self.site.folder / "dockerd.pid")
+        assert pid is not None, "the engine does not run"
+        return pid
 
 
 def missing() -> str | None:
@@ -98,65 +146,70 @@ def missing() -> str | None:
     return None
 
 
-_ours: list[Engine] = []  # the one this process runs
+_ours: dict[Path, Engine] = {}  # those this process runs, by the folder of their site
 
 
 @contextmanager
-def engine() -> Iterator[Engine]:
+def engine(site: Site | None = None) -> Iterator[Engine]:
     """Run the engine while inside; one at a time on a machine, other processes wait."""
-    if _ours:
-        yield _ours[0]
+    site = site or MAIN
+    if site.folder in _ours:
+        yield _ours[site.folder]
         return
-    folder = _folder()
-    with (folder / "lock").open("a") as lock:
+    with (site.folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        down()
+        down(site)
         try:
-            _ours.append(up())
-            yield _ours[0]
+            _ours[site.folder] = up(site)
+            yield _ours[site.folder]
         finally:
-            _ours.clear()
-            down()
+            _ours.pop(site.folder, None)
+            down(site)
 
 
-def up() -> Engine:
+def up(site: Site | None = None) -> Engine:
     """Start the engine, or return the one that runs."""
-    folder = _folder()
-    holder = _pid(folder / "holder.pid")
+    site = site or MAIN
+    holder = _pid(site.folder / "holder.pid")
     if holder is None:
-        holder = _start_namespaces(folder)
-        _start_daemon(folder, holder)
-    return Engine(str(folder / "docker.sock"), MACHINE_SIDE, folder, holder)
+        holder = _start_namespaces(site)
+        _start_daemon(site, holder)
+    return _engine(site, holder)
 
 
-def down() -> None:
+def down(site: Site | None = None) -> None:
     """Leave nothing of the engine but its cached layers."""
-    folder = _folder()
+    site = site or MAIN
+    folder = site.folder
     if _pid(folder / "dockerd.pid") is not None and (folder / "docker.sock").exists():
-        here = Engine(str(folder / "docker.sock"), MACHINE_SIDE, folder, 0)
+        here = _engine(site, 0)
         with contextlib.suppress(subprocess.TimeoutExpired):
             names = here.docker("ps", "-aq", check=False, timeout=PATIENCE).stdout.split()
             if names:
-                here.docker("rm", "-f", *names, check=False, timeout=PATIENCE)
+                here.docker("rm", "-fv", *names, check=False, timeout=PATIENCE)
             here.docker("network", "prune", "-f", check=False, timeout=PATIENCE)
     _end_daemon(folder)
     _end_shims(folder)
     for name in ("slirp.pid", "holder.pid"):
         _end(folder / name, signal.SIGKILL)
-    if Path("/run/netns", NAME).exists():
-        subprocess.run(["ip", "netns", "delete", NAME], check=False)
-    subprocess.run(["ip", "link", "delete", NAME], check=False, stderr=subprocess.DEVNULL)
-    for group in Path("/sys/fs/cgroup").glob(f"*/{NAME}"):
+    if Path("/run/netns", site.name).exists():
+        subprocess.run(["ip", "netns", "delete", site.name], check=False)
+    subprocess.run(["ip", "link", "delete", site.name], check=False, stderr=subprocess.DEVNULL)
+    for group in Path("/sys/fs/cgroup").glob(f"*/{site.name}"):
         _remove_groups(group)
     # With the holder its mount namespace is gone, so nothing is mounted below.
     shutil.rmtree(folder / "exec", ignore_errors=True)
+
+
+def _engine(site: Site, holder: int) -> Engine:
+    return Engine(str(site.folder / "docker.sock"), site.machine_side, site, holder)
 
 
 def base_image(engine: Engine) -> str:
     """Return the name of a small Debian that was made on this machine."""
     if engine.docker("image", "inspect", BASE_IMAGE, check=False).returncode == 0:
         return BASE_IMAGE
-    folder = _folder()
+    folder = engine.site.folder
     archive = folder / "debian.tar"
     if not archive.exists():
         draft = folder / "debian.draft.tar"
@@ -193,65 +246,99 @@ def build_image(engine: Engine, name: str) -> str:
     return image.tag
 
 
-def _folder() -> Path:
-    folder = cache_folder() / "docker-engine"
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    return folder
+def load_image(engine: Engine, name: str, source: Engine) -> str:
+    """Bring an image of another engine into this one, when it is not there already. Return its tag."""
+    tag = images.image_called(name).tag
+    identity = source.docker("image", "inspect", "--format", "{{.Id}}", tag).stdout
+    if engine.docker("image", "inspect", "--format", "{{.Id}}", tag, check=False).stdout != identity:
+        to, out = (f"unix://{one.socket}" for one in (engine, source))
+        command = f"docker -H {out} save {tag} | docker -H {to} load"
+        subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
+        engine.docker("image", "prune", "-f")
+    return tag
 
 
-def _start_namespaces(folder: Path) -> int:
+def _start_namespaces(site: Site) -> int:
     """Make the namespaces, their link to this machine, and their way out; return the process that holds them."""
-    run = ["ip", "netns", "add", NAME]
+    folder, name = site.folder, site.name
+    run = ["ip", "netns", "add", name]
     subprocess.run(run, check=True)
-    inside = ["nsenter", f"--net=/run/netns/{NAME}"]
+    inside = ["nsenter", f"--net=/run/netns/{name}"]
     # Not `ip netns exec`: it mounts a /sys without control groups.
     hold = [*inside, "unshare", "--mount", "--propagation", "private", "sleep", "infinity"]
     holder = _spawn(hold, folder, "holder")
-    peer = f"{NAME}-in"
+    peer = f"{name}-in"
     for command in (
-        ["ip", "link", "add", NAME, "type", "veth", "peer", "name", peer, "netns", NAME],
-        ["ip", "address", "add", f"{MACHINE_SIDE}/{VETH_PREFIX}", "dev", NAME],
-        ["ip", "link", "set", NAME, "up"],
+        ["ip", "link", "add", name, "type", "veth", "peer", "name", peer, "netns", name],
+        ["ip", "address", "add", f"{site.machine_side}/{VETH_PREFIX}", "dev", name],
+        ["ip", "link", "set", name, "up"],
         [*inside, "ip", "link", "set", "lo", "up"],
-        [*inside, "ip", "address", "add", f"{ENGINE_SIDE}/{VETH_PREFIX}", "dev", peer],
+        [*inside, "ip", "address", "add", f"{site.engine_side}/{VETH_PREFIX}", "dev", peer],
         [*inside, "ip", "link", "set", peer, "up"],
-        ["ip", "route", "replace", POOL, "via", ENGINE_SIDE],
+        ["ip", "route", "replace", site.pool, "via", site.engine_side],
         [*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"],
     ):
         subprocess.run(command, check=True)
     slirp = ["slirp4netns", "--configure", "--mtu=1400", "--disable-host-loopback", "--netns-type=path"]
-    _spawn([*slirp, f"/run/netns/{NAME}", EGRESS], folder, "slirp")
+    _spawn([*slirp, f"/run/netns/{name}", EGRESS], folder, "slirp")
     until(lambda: EGRESS in subprocess.run([*inside, "ip", "route"], capture_output=True, text=True).stdout)
+    until(lambda: not Path(f"/proc/{holder}/ns/mnt").samefile("/proc/self/ns/mnt"))
+    if site.remapped:
+        _prepare_remapping(site, holder)
     return holder
 
 
-def _start_daemon(folder: Path, holder: int) -> None:
+def _prepare_remapping(site: Site, holder: int) -> None:
+    """Give the engine's namespace a copy of /etc, in which it makes its user, and a file system with quotas for its layers."""
+    folder = site.folder
+    own, disk, data = folder / "etc", folder / "data.btrfs", folder / "data"
+    shutil.rmtree(own, ignore_errors=True)
+    shutil.copytree("/etc", own, symlinks=True, ignore_dangling_symlinks=True)
+    data.mkdir(exist_ok=True)
+    if not disk.exists():
+        draft = folder / "draft.btrfs"
+        with draft.open("wb") as file:
+            file.truncate(QUOTA_DISK_BYTES)
+        subprocess.run(["mkfs.btrfs", "-q", "-f", str(draft)], check=True, capture_output=True)
+        draft.replace(disk)
+    inside = ["nsenter", f"--mount=/proc/{holder}/ns/mnt"]
+    subprocess.run([*inside, "mount", "--bind", str(own), "/etc"], check=True)
+    subprocess.run([*inside, "mount", "-o", "loop,noatime", str(disk), str(data)], check=True)
+
+
+def _start_daemon(site: Site, holder: int) -> None:
+    folder = site.folder
+    runtimes = {"nvidia": {"path": str(PROGRAMS / "nvidia-container-runtime")}}
     (folder / "daemon.json").write_text(
         json.dumps(
             {
-                "default-address-pools": [{"base": POOL, "size": 24}],
+                "runtimes": runtimes if site.gpus else {},
+                "default-address-pools": [{"base": site.pool, "size": 24}],
                 "live-restore": True,
-                "insecure-registries": [f"{MACHINE_SIDE}/32"],  # that of a test
+                "max-download-attempts": 2,  # five would wait for a minute in all
+                "insecure-registries": [f"{site.machine_side}/32"],  # that of a test
             }
         )
     )
+    path = os.environ["PATH"] + (f":{PROGRAMS}" if site.gpus else "")
+    special = ("--userns-remap=default", "--storage-driver=btrfs") if site.remapped else ()
     _spawn(
         [
-            *("nsenter", f"--net=/run/netns/{NAME}", f"--mount=/proc/{holder}/ns/mnt"),
-            *("dockerd", "--config-file", str(folder / "daemon.json")),
+            *("nsenter", f"--net=/run/netns/{site.name}", f"--mount=/proc/{holder}/ns/mnt"),
+            *("env", f"PATH={path}", "dockerd", "--config-file", str(folder / "daemon.json"), *special),
             *("--host", f"unix://{folder}/docker.sock", "--pidfile", str(folder / "dockerd.own.pid")),
             *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
-            *("--bip", BRIDGE, "--cgroup-parent", f"/{NAME}", "--userland-proxy=false", "--mtu", "1400"),
-            *("--oom-score-adjust", "0"),
+            *("--bip", site.bridge, "--cgroup-parent", f"/{site.name}", "--userland-proxy=false"),
+            *("--mtu", "1400", "--oom-score-adjust", "0"),
         ],
         folder,
         "dockerd",
     )
-    here = Engine(str(folder / "docker.sock"), MACHINE_SIDE, folder, holder)
+    here = _engine(site, holder)
     until(lambda: here.docker("version", check=False).returncode == 0, "dockerd does not answer")
     # The way in from this machine, which is another host to the engine.
-    rule = ["DOCKER-USER", "-i", f"{NAME}-in", "-j", "ACCEPT"]
-    inside = ["nsenter", f"--net=/run/netns/{NAME}", "iptables", "-w"]
+    rule = ["DOCKER-USER", "-i", f"{site.name}-in", "-j", "ACCEPT"]
+    inside = ["nsenter", f"--net=/run/netns/{site.name}", "iptables", "-w"]
     if subprocess.run([*inside, "-C", *rule], check=False, stderr=subprocess.DEVNULL).returncode != 0:
         subprocess.run([*inside, "-I", *rule], check=True)
 

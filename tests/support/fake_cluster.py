@@ -41,6 +41,7 @@ class FakeCluster:
     requests: list[str] = field(default_factory=list)
     watches: list[Callable[[], None]] = field(default_factory=list)
     silent: bool = False
+    old_list: dict[str, Any] | None = None  # what every list is answered with, as by a cache that lags behind
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -157,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return 201, cluster.put(name, body)
             found = cluster.objects.get(path)
             if self.command == "GET" and path.rpartition("/")[2] in ("pods", "secrets", "events"):
+                if cluster.old_list is not None:
+                    return 200, cluster.old_list
                 items = [o for p, o in cluster.objects.items() if p.rpartition("/")[0] == path]
                 return 200, {"items": items, "metadata": {"resourceVersion": str(cluster.version)}}
             if found is None:

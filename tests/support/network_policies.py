@@ -1,4 +1,4 @@
-"""Who may reach whom by NetworkPolicies: a pure evaluation, for a test cluster whose network does not enforce them.
+"""Who may reach whom by NetworkPolicies: a pure evaluation. tests/cluster/enforce.py makes rules of a packet filter of the same.
 
 As the API defines it: a pod that a policy selects for a direction may only do what some policy of that direction lists; one that
 none selects may do everything. A connection needs both ends. Blocks of addresses are taken to match pods by their addresses too,
@@ -40,13 +40,7 @@ def _allows(
 ) -> bool:
     if own.namespace is None:
         return True
-    selecting = [
-        p["spec"]
-        for p in policies
-        if p["metadata"]["namespace"] == own.namespace
-        and direction in p["spec"]["policyTypes"]
-        and _matches(p["spec"]["podSelector"], own.labels)
-    ]
+    selecting = [p["spec"] for p in policies if selects(p, own, direction)]
     if not selecting:
         return True
     peers = "to" if direction == "Egress" else "from"
@@ -54,6 +48,16 @@ def _allows(
         _port(rule.get("ports"), port, protocol) and _peer(rule.get(peers), other, own)
         for spec in selecting
         for rule in spec.get(direction.lower()) or ()
+    )
+
+
+def selects(policy: Policy, pod: End, direction: str) -> bool:
+    """Return whether a policy is about what a pod sends (`Egress`) or is sent (`Ingress`)."""
+    spec = policy["spec"]
+    return (
+        policy["metadata"]["namespace"] == pod.namespace
+        and direction in spec["policyTypes"]
+        and _matches(spec["podSelector"], pod.labels)
     )
 
 
@@ -68,10 +72,11 @@ def _port(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -
 
 
 def _peer(peers: Sequence[Mapping[str, Any]] | None, other: End, own: End) -> bool:
-    return not peers or any(_is(peer, other, own) for peer in peers)
+    return not peers or any(is_peer(peer, other, own) for peer in peers)
 
 
-def _is(peer: Mapping[str, Any], other: End, own: End) -> bool:
+def is_peer(peer: Mapping[str, Any], other: End, own: End) -> bool:
+    """Return whether `other` is one of those that a rule of a policy about `own` names."""
     block = peer.get("ipBlock")
     if block is not None:
         return _inside(other.address, block["cidr"]) and not any(

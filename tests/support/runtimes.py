@@ -54,8 +54,8 @@ class Started:
     def url(self) -> str:
         return self.endpoint.url + self.spec.base_url
 
-    def ticket(self) -> str:
-        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + 600, "n")
+    def ticket(self, seconds: int = 600) -> str:
+        return mint(self.spec.ticket_key, self.id, self.spec.user, int(time.time()) + seconds, "n")
 
     async def run(self, code: str, *, timeout: float = PATIENCE) -> str:
         """Run a cell on a new kernel and return what it printed."""

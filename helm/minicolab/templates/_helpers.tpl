@@ -46,6 +46,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "minicolab.installation" -}}
 {{- dig "runtimes" "kubernetes" "installation" "minicolab" .Values.config -}}
 {{- end -}}
+{{- define "minicolab.hasPlugin" -}}
+{{- if and .Values.drive.plugin.enabled (eq (dig "runtimes" "kubernetes" "drives" "csi" .Values.config) "csi") -}}true{{- end -}}
+{{- end -}}
 {{- define "minicolab.runtimeAccount" -}}
 {{- dig "runtimes" "kubernetes" "service_account" "runtime" .Values.config -}}
 {{- end -}}

@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 from hub.documents.examples import PREFIX, Examples
-from hub.documents.library import Library, as_api_errors
+from hub.documents.library import Library
 from hub.documents.rooms.rooms import Rooms
 from hub.settings import Service
 from hub.web.errors import denied
 from hub.web.handlers import ApiHandler
+from hub.web.storage import as_api_errors
 from storage_mount.model import FileEntry
 from storage_mount.service import DriveService
 

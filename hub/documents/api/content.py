@@ -16,10 +16,10 @@ from tornado.web import stream_request_body
 
 from hub.documents.api.base import DriveHandler
 from hub.documents.examples import PREFIX
-from hub.documents.library import as_api_errors
-from hub.documents.rooms.room import ShelfError
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import ShelfError
 from hub.web.errors import ApiError, bad_request, conflict
+from hub.web.storage import as_api_errors
 from storage_mount import notebook
 from storage_mount.model import FileEntry, FileType
 

@@ -11,8 +11,8 @@ from hub.documents.api.base import DriveHandler
 from hub.documents.examples import PREFIX
 from hub.documents.rooms.handler import room_error
 from hub.documents.rooms.outputs import MAX_EXECUTIONS, Told, read_told
-from hub.documents.rooms.room import ShelfError
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import ShelfError
 from hub.web.body import only_fields, text_field
 from hub.web.errors import ApiError, bad_request, denied, not_found
 from hub.web.identity import HubIdentity, bearer_token

@@ -15,14 +15,16 @@ from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from hub.documents.jupyter_api import JupyterHandler
-from hub.documents.library import Library, as_api_errors
+from hub.documents.library import Library
 from hub.documents.rooms import wire
-from hub.documents.rooms.room import Gone, Room, ShelfError
+from hub.documents.rooms.room import Room
 from hub.documents.rooms.rooms import Rooms
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import Gone, ShelfError
 from hub.web.body import text_field
 from hub.web.errors import ApiError, bad_request, not_found
 from hub.web.identity import HubIdentity, User
+from hub.web.storage import as_api_errors
 from quota.clock import Clock
 from storage_mount.model import FileType, Role
 

@@ -8,18 +8,17 @@ the same file through the mount) is taken over when nobody has unsaved edits her
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from hub.documents.rooms import shape, wire
+from hub.documents.rooms.form import content_digest, digest, dump, parse
 from hub.documents.rooms.outputs import Told
 from hub.documents.rooms.shape import Json, NotShareable, Object
+from hub.documents.rooms.shelf import ChangedOutside, Shelf, ShelfError, Version
 from hub.documents.rooms.store import History, HistoryStore, SavedAs
 from hub.documents.rooms.writer import Answer, OutputWriter
 from hub.documents.rooms.ydoc import SharedNotebook
@@ -33,46 +32,6 @@ FIRST_RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 30.0
 
 
-class ShelfError(Exception):
-    """The file can not be read or written; the text is a sentence for the user."""
-
-
-class Gone(ShelfError):
-    """The file is no longer there."""
-
-
-class ChangedOutside(ShelfError):
-    """The file is not the version that was to be replaced."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of a file as it lies in the Drive: `name` is its present name, `etag` names the version."""
-
-    name: str
-    etag: str
-
-
-class Shelf(Protocol):
-    """Where the notebook of one room lies. Raises ShelfError."""
-
-    async def version(self) -> Version:
-        """Return the present name and version."""
-        ...
-
-    async def load(self) -> tuple[bytes, Version]:
-        """Return the content and its version."""
-        ...
-
-    async def store(self, raw: bytes, replaces: str) -> Version:
-        """Replace the content, durably; raise ChangedOutside when its etag is not `replaces`."""
-        ...
-
-    async def put_aside(self, raw: bytes, note: str) -> str:
-        """Keep `raw` as a second file beside this one whose name ends in `note`; return that name."""
-        ...
-
-
 class Visitor(Protocol):
     """One page that has the notebook open."""
 
@@ -83,41 +42,6 @@ class Visitor(Protocol):
     def send(self, message: bytes) -> None:
         """Send a message, or do nothing when the page has gone."""
         ...
-
-
-def parse(raw: bytes) -> Object:
-    """Return the notebook in `raw` in format 4; raise NotShareable with a sentence."""
-    from storage_mount import notebook
-    from storage_mount.errors import StorageError
-
-    try:
-        document: Object = notebook.check(raw)
-    except StorageError as error:
-        raise NotShareable(error.message) from error
-    if document.get("nbformat") == 3:
-        import nbformat
-
-        try:
-            upgraded: str = nbformat.writes(nbformat.reads(raw.decode(), as_version=4))  # type: ignore[no-untyped-call]
-            document = cast("Object", json.loads(upgraded))
-        except Exception as error:
-            raise NotShareable(
-                f"The notebook is in an old format that can not be converted: {error}."
-            ) from error
-    return document
-
-
-def dump(document: Object) -> bytes:
-    """Return the bytes of a notebook file."""
-    return (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
-
-
-def digest(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
-
-
-def content_digest(shared: Object) -> str:
-    return digest(json.dumps(shared, sort_keys=True).encode("utf-8", "backslashreplace"))
 
 
 class Room:

@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 
-from hub.documents.library import as_api_errors
 from hub.documents.rooms.outputs import Told
-from hub.documents.rooms.room import ChangedOutside, Gone, Room, Shelf, ShelfError
+from hub.documents.rooms.room import Room
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import ChangedOutside, Gone, Shelf, ShelfError
 from hub.documents.rooms.store import HistoryStore
 from hub.documents.rooms.writer import Answer
 from hub.web.errors import ApiError
+from hub.web.storage import as_api_errors
 from quota.clock import Clock
 from storage_mount.errors import StorageError
 

@@ -94,17 +94,22 @@ def command_lines(layout: Layout, addresses: Addresses, keys: Keys) -> dict[str,
         ],
         "kube-proxy": [str(programs.get("kube-proxy")), f"--config={layout.configuration}/kube-proxy.yaml"],
         "fakedp": [str(programs.get("fakedp")), "-resource", "nvidia.com/gpu", "-count", str(PRETENDED_GPUS)],
-        "kwok": [
-            str(programs.get("kwok")),
-            *("--kubeconfig", str(keys.access["admin"])),
-            *("--config", str(programs.get(programs.KWOK_STAGES))),
-            *("--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake"),
-            *("--node-lease-duration-seconds", str(LEASE_OF_PRETENDED_NODES)),
-            *("--cidr", addresses.pretended_pods),
-            *("--node-ip", addresses.node),
-        ],
+        "kwok": kwok(keys.access["admin"], addresses, "fake", addresses.pretended_pods),
     }
     return {name: lines[name] for name in ORDER}
+
+
+def kwok(access: Path, addresses: Addresses, name: str, pods: str) -> list[str]:
+    """Return the command line of a KWOK that keeps the pretended nodes of a name, whose pods have addresses in `pods`."""
+    return [
+        str(programs.get("kwok")),
+        *("--kubeconfig", str(access)),
+        *("--config", str(programs.get(programs.KWOK_STAGES))),
+        *("--manage-nodes-with-annotation-selector", f"kwok.x-k8s.io/node={name}"),
+        *("--node-lease-duration-seconds", str(LEASE_OF_PRETENDED_NODES)),
+        *("--cidr", pods),
+        *("--node-ip", addresses.node),
+    ]
 
 
 def _etcd(layout: Layout) -> list[str]:

@@ -19,6 +19,7 @@ from cluster.harness.layout import Addresses, Layout
 CNI_PROGRAMS = Path("/usr/lib/cni")
 NODE_NAME = "node1"
 DOMAIN = "cluster.local"
+MOST_PROCESSES = 2048  # of one pod
 
 
 def write(
@@ -106,6 +107,7 @@ def kubelet(layout: Layout, addresses: Addresses, authority: Authority, serving:
         "protectKernelDefaults": False,
         "oomScoreAdj": 0,
         "maxOpenFiles": 20000,
+        "podPidsLimit": MOST_PROCESSES,
         "clusterDNS": [addresses.dns],
         "clusterDomain": DOMAIN,
         "resolvConf": str(layout.configuration / "resolv.conf"),

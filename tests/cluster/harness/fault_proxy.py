@@ -84,9 +84,20 @@ class Exchange:
     """One request, and what a fault may do with it."""
 
     request: Request
+    heard: asyncio.StreamReader
     client: asyncio.StreamWriter
     upstream: Callable[[Request], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
     over: asyncio.Event
+
+    async def until_given_up(self) -> None:
+        """Return when the client has gone away, or the proxy ends."""
+        waits = [asyncio.ensure_future(work) for work in (self.heard.read(), self.over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def forward_all(self) -> bytes:
         """Pass the request on and return the whole reply, none of which the client has seen."""
@@ -114,6 +125,7 @@ class Rule:
     watch: bool | None = None  # only watches, or only what is none
     times: int | None = None  # None: until the rule is removed
     skip: int = 0  # so many matching requests pass first
+    every: int = 1  # of the others, every so manieth
     hits: int = 0
     seen: int = 0
     hit: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +140,8 @@ class Rule:
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.times is not None and self.hits >= self.times):
+            return False
+        if (self.seen - self.skip) % self.every:
             return False
         self.hits += 1
         self.hit.set()
@@ -159,7 +173,7 @@ def hang() -> Fault:
     """Take the request and never say a word; the API server does not hear of it."""
 
     async def fault(exchange: Exchange) -> None:
-        await exchange.over.wait()
+        await exchange.until_given_up()
 
     return fault
 
@@ -220,7 +234,7 @@ def silent() -> Fault:
     async def fault(exchange: Exchange) -> None:
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         await exchange.reply(head.encode())
-        await exchange.over.wait()
+        await exchange.until_given_up()
 
     return fault
 
@@ -297,6 +311,11 @@ class FaultProxy:
         with self._lock:
             self._rules.clear()
 
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
     def cut_all(self) -> None:
         """Break every connection there is now, watches above all."""
         self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._connections])
@@ -341,20 +360,21 @@ class FaultProxy:
         with self._lock:
             rule = next((rule for rule in self._rules if rule.befalls(request)), None)
         if rule is not None:
-            await rule.fault(Exchange(request, writer, self._upstream, self._over))
+            await rule.fault(Exchange(request, reader, writer, self._upstream, self._over))
             return
         answers, target = await self._upstream(request)
+        back = asyncio.ensure_future(_carry(answers, writer))
+        on = asyncio.ensure_future(_carry(reader, target))
         try:
-            back = asyncio.ensure_future(_carry(answers, writer))
-            on = asyncio.ensure_future(_carry(reader, target))
             # What the client sends later matters only on an upgraded connection; its going away always does.
             await asyncio.wait({back, on}, return_when=asyncio.FIRST_COMPLETED)
             if request.upgrades and not back.done():
                 await back
+        finally:
             for each in (back, on):
                 each.cancel()
-        finally:
             target.close()
+            await asyncio.gather(back, on, return_exceptions=True)
 
     async def _upstream(self, request: Request) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(

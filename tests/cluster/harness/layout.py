@@ -61,6 +61,11 @@ class Addresses:
         return self._at("64.0/18")
 
     @property
+    def silent_pods(self) -> str:
+        """Pretended pods at whose addresses nobody ever answers."""
+        return self._at("128.0/18")
+
+    @property
     def api_url(self) -> str:
         return f"https://{self.node}:6443"
 

@@ -15,15 +15,17 @@ TPU_LABELS = {
 }
 
 
-def node(name: str, resources: dict[str, str], labels: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return a node object with these resources beside processors and memory."""
+def node(
+    name: str, resources: dict[str, str], labels: dict[str, str] | None = None, *, keeper: str = "fake"
+) -> dict[str, Any]:
+    """Return a node object with these resources beside processors and memory. `keeper` names the KWOK that keeps it Ready."""
     amounts = {"cpu": "32", "memory": "256Gi", "pods": "110", "ephemeral-storage": "500Gi", **resources}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": name,
-            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "annotations": {"kwok.x-k8s.io/node": keeper},
             "labels": {
                 "type": "kwok",
                 "kubernetes.io/hostname": name,

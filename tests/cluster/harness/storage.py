@@ -15,7 +15,7 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.configuration import NODE_NAME
 
 CLASS = "local"
-COUNT = 8
+COUNT = 12
 SIZE = "100Gi"
 
 
@@ -32,7 +32,6 @@ def storage_class() -> dict[str, Any]:
 
 def volume(number: int, folder: Path) -> dict[str, Any]:
     """A volume in a folder of the node, for one writer or many."""
-    here = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}]
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -43,9 +42,41 @@ def volume(number: int, folder: Path) -> dict[str, Any]:
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": CLASS,
             "local": {"path": str(folder)},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}},
+            "nodeAffinity": _on_the_node(),
         },
     }
+
+
+def static_claim(namespace: str, name: str, source: dict[str, Any]) -> list[dict[str, Any]]:
+    """A volume of the one node's and its claim, as an administrator makes them for storage that is there already."""
+    common = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeMode": "Filesystem"}
+    size, volume = {"storage": "1Gi"}, f"{namespace}-{name}"
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": volume},
+            "spec": {
+                **common,
+                **source,
+                "capacity": size,
+                "persistentVolumeReclaimPolicy": "Retain",
+                "nodeAffinity": _on_the_node(),
+                "claimRef": {"namespace": namespace, "name": name},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {**common, "volumeName": volume, "resources": {"requests": size}},
+        },
+    ]
+
+
+def _on_the_node() -> dict[str, Any]:
+    here = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}]
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}}
 
 
 def replenish(cluster: Cluster, folder: Path) -> None:

@@ -29,6 +29,7 @@ from spawner.environment import Progress
 from spawner.model import (
     Activity,
     Budget,
+    DriveAtStart,
     Endpoint,
     EndReason,
     IsolationReport,
@@ -54,9 +55,11 @@ class FileBackend:
     """A spawner.ports.RuntimeBackend whose runtimes are files in a folder: `<id>.json` lives, `<id>.end` says why it ended."""
 
     name = "fake"
+    keeps_content = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.only_from_start = False  # whether a drive can not be brought into a running runtime
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, runtime_id: str) -> Path:
@@ -90,12 +93,14 @@ class FileBackend:
             "ready": time.clock_gettime(time.CLOCK_BOOTTIME),
             "used": time.clock_gettime(time.CLOCK_BOOTTIME),
             "mounts": {},
+            "drive": None,
         }
         self._write(runtime_id, data)
 
     async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
         on_phase(Phase.SANDBOX)
         self.put(spec.id, spec.user, spec.file_id)
+        self.change(spec.id, drive=spec.drive.id if spec.drive is not None else None)
         on_phase(Phase.SERVER)
         return Endpoint("127.0.0.1", 1)
 
@@ -131,6 +136,8 @@ class FileBackend:
 
     async def mount(self, runtime_id: str, *, source: str, target: str, readonly: bool) -> None:
         mounts = self._read(runtime_id)["mounts"]
+        if self.only_from_start and self._read(runtime_id)["drive"] != Path(source).name:
+            raise BackendError("restart_needed", "It needs a restart.")
         if target in mounts:
             raise BackendError("mountpoint_in_use", "Something is mounted there already.")
         self.change(runtime_id, mounts={**mounts, target: [source, readonly]})
@@ -267,6 +274,7 @@ def _spec(user: str, server: str, options: dict[str, Any]) -> RuntimeSpec:
         "",
         "",
         "",
+        drive=DriveAtStart(**options["drive"]) if options["drive"] is not None else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gpu_scheduler.memory import MemoryClaims, StaticNodes
-from gpu_scheduler.model import ClaimLimits, ClaimState, Kind, Node, Nodes
+from gpu_scheduler.model import ClaimLimits, ClaimState, Flavor, Node, Nodes
 from gpu_scheduler.queue import ClaimQueue
 from hub.control.claims import ClaimCarrier
 from quota.model import Session, State
@@ -18,7 +18,7 @@ from quota.ports import Ledger
 from spawner.ports import BackendError
 from support.patience import PATIENCE, until_async
 
-T4 = Kind("T4", "Tesla T4", "nvidia.com/gpu", 1)
+T4 = Flavor("T4", "Tesla T4", "nvidia.com/gpu", 1)
 
 
 @dataclass

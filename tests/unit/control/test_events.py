@@ -11,7 +11,10 @@ from control_support import World, world
 
 from hub.control.ends import OVERDUE_GRACE_SECONDS
 from hub.control.events import KEPT, Channel, Channels
-from support.patience import PATIENCE
+from quota import policy
+from quota.model import State
+from spawner.model import Activity
+from support.patience import PATIENCE, until_async
 
 
 async def test_the_first_event_is_the_state_as_it_is(here: World) -> None:
@@ -156,6 +159,57 @@ async def test_a_supervisor_that_does_not_end_its_runtime_is_helped(tmp_path: Pa
         ] == "max_lifetime"
         # nobody could look at this one, so nobody can say that it was not used
         assert (await here.call("ada", "GET", f"runtimes/{silent}"))[1]["state"] == "ready"
+
+
+async def test_who_came_back_since_control_looked_last_is_not_ended(here: World) -> None:
+    runtime = (await here.ready())["id"]
+    ledger, boot = here.control.sessions.ledger, here.control.sessions.moment().boottime
+    ledger.note(runtime, {"ready_boottime": boot - 6000, "active_boottime": boot - 6000})
+    used_seconds_ago(here, runtime, 0.5)
+    await here.control.orchestrator.ends.look()
+    assert here.control.orchestrator._stops == {}
+    session = ledger.get(runtime)
+    assert session is not None and session.state is State.READY
+    assert session.active_boottime == pytest.approx(boot, abs=PATIENCE)
+
+
+@pytest.mark.parametrize("limit", ["max_lifetime", "idle_limit"])
+async def test_what_is_overdue_is_ended_at_once_and_not_when_everybody_is_looked_at_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr("hub.control.ends.LOOK_SECONDS", 10 * PATIENCE)
+    async with world(tmp_path / "state", quota={limit: "2s"}) as here:
+        runtime = (await here.ready())["id"]  # its machine has no supervisor: nothing but control ends it
+        ended = await here.until("ada", runtime, lambda m: m["state"] == "ended")
+        assert ended["reason"]["code"] == limit.removesuffix("_limit")
+
+
+async def test_one_whose_use_can_not_be_told_is_not_asked_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.control.ends.LOOK_SECONDS", 10 * PATIENCE)
+    async with world(tmp_path / "state", quota={"idle_limit": "2s"}) as here:
+        asked: list[float] = []
+        backend = here.control.orchestrator.backend
+        real = backend.activity
+
+        async def activity(runtime_id: str) -> Activity:
+            asked.append(time.monotonic())
+            return await real(runtime_id)
+
+        monkeypatch.setattr(backend, "activity", activity)
+        runtime = (await here.ready())["id"]
+        here.backend.change(runtime, silent=True)
+        ends = here.control.orchestrator.ends
+        await until_async(lambda: runtime in ends._silent)
+        session = here.control.sessions.ledger.get(runtime)
+        assert session is not None
+        await until_async(lambda: (policy.idle_left(session, here.control.sessions.moment()) or 0) < -1.5)
+        before = len(asked)
+        assert ends._due(here.control.sessions.moment()) == []
+        await asyncio.sleep(1.0)  # that nothing happens can not be awaited
+        assert len(asked) <= before + 1
+        assert (await here.call("ada", "GET", f"runtimes/{runtime}"))[1]["state"] == "ready"
 
 
 async def test_a_look_that_fails_does_not_end_the_looking(

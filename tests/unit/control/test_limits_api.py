@@ -208,6 +208,16 @@ async def until_told(here: World, runtime: str) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_where_the_machine_of_runtimes_can_keep_no_content_none_is_promised(here: World) -> None:
+    await here.call("ada", "PUT", "quota/keep_content", {"keep": True})
+    here.backend.keeps_content = False
+    assert (await here.call("ada", "GET", "quota"))[1]["snapshot_max_bytes"] == 0
+    status, refusal = await here.call("ada", "PUT", "quota/keep_content", {"keep": True})
+    assert (status, refusal["code"]) == (409, "snapshots_off")
+    runtime = await here.ready()
+    assert here.hub.options[runtime["id"]]["snapshot_bytes"] == 0
+
+
 async def test_content_is_kept_for_who_wants_it_and_offered_to_the_next_runtime(here: World) -> None:
     runtime = (await here.ready())["id"]
     assert here.hub.options[runtime]["snapshot_bytes"] == 0

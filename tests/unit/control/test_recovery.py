@@ -27,11 +27,13 @@ PYTHON_PATH = f"{ROOT}:{HERE}:{ROOT / 'tests'}"
 
 
 @asynccontextmanager
-async def control_process(here: World) -> AsyncIterator[asyncio.subprocess.Process]:
+async def control_process(
+    here: World, runner: str = "run_control.py"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run control in its own process until it answers; it is killed afterwards."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(HERE / "run_control.py"),
+        str(HERE / runner),
         "--state",
         str(here.service.state),
         cwd=ROOT,

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hub.documents.rooms import wire
-from hub.documents.rooms.room import ChangedOutside, Gone, Room, ShelfError, Version, dump
+from hub.documents.rooms.form import dump
+from hub.documents.rooms.room import Room
+from hub.documents.rooms.shelf import ChangedOutside, Gone, ShelfError, Version
 from hub.documents.rooms.store import HistoryStore
 from hub.documents.rooms.ydoc import SharedNotebook
 from quota.clock import SystemClock

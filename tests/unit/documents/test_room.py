@@ -11,8 +11,9 @@ import pytest
 from documents_support import MemoryShelf, Page, make_room, notebook, until
 
 from hub.documents.rooms import wire
-from hub.documents.rooms.room import ChangedOutside, Gone, Room, ShelfError
+from hub.documents.rooms.room import Room
 from hub.documents.rooms.shape import NotShareable
+from hub.documents.rooms.shelf import ChangedOutside, Gone, ShelfError
 from hub.documents.rooms.store import HistoryStore
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.documents.rooms import shape
-from hub.documents.rooms.room import dump, parse
+from hub.documents.rooms.form import dump, parse
 from hub.documents.rooms.ydoc import SharedNotebook
 
 ODD = {

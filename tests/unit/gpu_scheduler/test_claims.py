@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpu_scheduler.kube import KubeInventory, node_of
 from gpu_scheduler.memory import MemoryClaims, StaticNodes
-from gpu_scheduler.model import Claim, ClaimLimits, ClaimState, Kind, Node, Nodes
+from gpu_scheduler.model import Claim, ClaimLimits, ClaimState, Flavor, Node, Nodes
 from gpu_scheduler.placing import admit, explain, offer, place, slots_of
 from gpu_scheduler.ports import Claims, SlotTaken
 from gpu_scheduler.queue import ClaimQueue
@@ -21,10 +21,10 @@ from gpu_scheduler.sql import SqlClaims
 from quota.store import create_engine, prepare_database
 
 GPU, TPU = "nvidia.com/gpu", "google.com/tpu"
-T4 = Kind("T4", "Tesla T4", GPU, 1, {"gpu": "t4"})
-T4X4 = Kind("T4X4", "4 Tesla T4", GPU, 4, {"gpu": "t4"})
-V5E8 = Kind("V5E8", "TPU v5e", TPU, 8, {"topology": "2x4"})
-KINDS = {kind.name: kind for kind in (T4, T4X4, V5E8)}
+T4 = Flavor("T4", "Tesla T4", GPU, 1, {"gpu": "t4"})
+T4X4 = Flavor("T4X4", "4 Tesla T4", GPU, 4, {"gpu": "t4"})
+V5E8 = Flavor("V5E8", "TPU v5e", TPU, 8, {"topology": "2x4"})
+FLAVORS = {flavor.name: flavor for flavor in (T4, T4X4, V5E8)}
 NOBODY = ClaimLimits()
 
 
@@ -39,7 +39,7 @@ def claim(name: str, flavor: str = "T4", user: str = "", teams: tuple[str, ...] 
 # -- placing ----------------------------------------------------------------------------------------------------
 
 
-def test_a_slot_is_on_a_ready_node_of_the_kind() -> None:
+def test_a_slot_is_on_a_ready_node_of_the_flavor() -> None:
     assert slots_of(T4, node("a", 2)) == ("a/nvidia.com/gpu/0", "a/nvidia.com/gpu/1")
     assert slots_of(T4, node("a", 2, usable=False)) == ()
     assert slots_of(T4, node("a", 2, gpu="a100")) == ()
@@ -57,14 +57,14 @@ def test_first_come_first_served_and_small_ones_do_not_starve_a_large_one() -> N
     nodes = (node("a", 4),)
     waiting = [claim("big", "T4X4"), claim("little")]
     running = Claim("x", "x", frozenset(), "T4", state=ClaimState.GRANTED, slots=("a/nvidia.com/gpu/0",))
-    assert admit(waiting, [running], KINDS, nodes, NOBODY) == {}
-    assert list(admit(waiting, [], KINDS, nodes, NOBODY)) == ["big"]
-    assert list(admit(list(reversed(waiting)), [running], KINDS, nodes, NOBODY)) == ["little"]
+    assert admit(waiting, [running], FLAVORS, nodes, NOBODY) == {}
+    assert list(admit(waiting, [], FLAVORS, nodes, NOBODY)) == ["big"]
+    assert list(admit(list(reversed(waiting)), [running], FLAVORS, nodes, NOBODY)) == ["little"]
 
 
 def test_who_waits_for_other_nodes_is_not_held_up() -> None:
     nodes = (node("a", 0), Node("tpu", {"topology": "2x4"}, {TPU: 8}, True))
-    assert list(admit([claim("gpu"), claim("tpu", "V5E8")], [], KINDS, nodes, NOBODY)) == ["tpu"]
+    assert list(admit([claim("gpu"), claim("tpu", "V5E8")], [], FLAVORS, nodes, NOBODY)) == ["tpu"]
 
 
 def test_limits_hold_up_their_own_user_and_team_only() -> None:
@@ -75,22 +75,22 @@ def test_limits_hold_up_their_own_user_and_team_only() -> None:
         claim("3", user="bob", teams=("ml",)),
         claim("4", teams=("ml",)),
     ]
-    assert list(admit(waiting, [], KINDS, nodes, ClaimLimits(per_user=1))) == ["1", "3", "4"]
-    assert list(admit(waiting, [], KINDS, nodes, ClaimLimits(per_team=1))) == ["1", "2", "3"]
+    assert list(admit(waiting, [], FLAVORS, nodes, ClaimLimits(per_user=1))) == ["1", "3", "4"]
+    assert list(admit(waiting, [], FLAVORS, nodes, ClaimLimits(per_team=1))) == ["1", "2", "3"]
 
 
 def test_where_an_autoscaler_adds_nodes_as_many_are_granted_as_the_settings_say() -> None:
-    grown = {"T4": Kind("T4", "Tesla T4", GPU, 1, {"gpu": "t4"}, pool=2)}
+    grown = {"T4": Flavor("T4", "Tesla T4", GPU, 1, {"gpu": "t4"}, pool=2)}
     waiting = [claim(str(n)) for n in range(3)]
     assert list(admit(waiting, [], grown, (), NOBODY)) == ["0", "1"]
-    assert offer(grown, Nodes((), "not known"))[1].available
+    assert offer(grown, Nodes((), "not known"), waiting, [])[1].available
 
 
 @pytest.mark.parametrize(
     ("nodes", "granted", "limits", "code", "words"),
     [
         (Nodes((), "The cluster does not answer."), [], NOBODY, "inventory_unknown", "does not answer"),
-        (Nodes(()), [], NOBODY, "no_such_node", "No node of the cluster has a Tesla T4"),
+        (Nodes(()), [], NOBODY, "no_such_node", "No node of the cluster has Tesla T4 just now."),
         (Nodes((node("a", 1),)), ["a/nvidia.com/gpu/0"], NOBODY, "in_use", "The only one is in use."),
         (
             Nodes((node("a", 2),)),
@@ -113,7 +113,7 @@ def test_who_waits_is_told_what_for(
 ) -> None:
     mine = claim("me", user="ada")
     held = [Claim(s, "ada", frozenset(), "T4", state=ClaimState.GRANTED, slots=(s,)) for s in granted]
-    waiting = explain(mine, [claim("first"), mine], held, KINDS, nodes, limits)
+    waiting = explain(mine, [claim("first"), mine], held, FLAVORS, nodes, limits)
     assert (waiting.position, waiting.of, waiting.code) == (2, 2, code)
     assert words in waiting.reason
 
@@ -121,17 +121,35 @@ def test_who_waits_is_told_what_for(
 def test_a_large_claim_is_told_that_enough_are_not_together() -> None:
     big = claim("big", "T4X4")
     held = [Claim("x", "x", frozenset(), "T4", state=ClaimState.GRANTED, slots=("a/nvidia.com/gpu/0",))]
-    waiting = explain(big, [big], held, KINDS, Nodes((node("a", 4),)), NOBODY)
+    waiting = explain(big, [big], held, FLAVORS, Nodes((node("a", 4),)), NOBODY)
     assert waiting.code == "too_few_together"
     assert "at most 3" in waiting.reason
 
 
 def test_what_no_node_has_is_offered_as_not_available() -> None:
-    flavors = {f.name: f for f in offer(KINDS, Nodes((node("a", 2),)))}
+    flavors = {f.name: f for f in offer(FLAVORS, Nodes((node("a", 2),)), [], [])}
     assert flavors["NONE"].available
     assert flavors["T4"].available
     assert not flavors["T4X4"].available
     assert "4 of nvidia.com/gpu" in (flavors["T4X4"].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "held", "said"),
+    [
+        ([], [], None),
+        ([], ["a/nvidia.com/gpu/0"], None),
+        ([], ["a/nvidia.com/gpu/0", "a/nvidia.com/gpu/1"], "In use now: you would be next."),
+        (["x", "y"], ["a/nvidia.com/gpu/0"], "In use now: 2 wait before you."),
+    ],
+)
+def test_what_is_in_use_is_offered_with_the_place_one_would_have(
+    waiting: list[str], held: list[str], said: str | None
+) -> None:
+    granted = [Claim(s, "ada", frozenset(), "T4", state=ClaimState.GRANTED, slots=(s,)) for s in held]
+    nodes = Nodes((node("a", 2),))
+    t4 = next(o for o in offer(FLAVORS, nodes, [claim(name) for name in waiting], granted) if o.name == "T4")
+    assert (t4.available, t4.reason) == (True, said)
 
 
 nodes_of_any_kind = st.lists(
@@ -155,7 +173,7 @@ def test_whatever_comes_and_goes_no_slot_is_had_twice_and_none_fits_beside_one_w
     nodes: list[Node], wanted: list[tuple[str, str]], per_user: int | None, random: object
 ) -> None:
     limits = ClaimLimits(per_user=per_user)
-    queue = ClaimQueue(store := MemoryClaims(), StaticNodes(Nodes(tuple(nodes))), KINDS, limits)
+    queue = ClaimQueue(store := MemoryClaims(), StaticNodes(Nodes(tuple(nodes))), FLAVORS, limits)
     for n, (flavor, user) in enumerate(wanted):
         queue.ask(str(n), user, (), flavor)
         if n % 3 == 2:
@@ -169,14 +187,14 @@ def test_whatever_comes_and_goes_no_slot_is_had_twice_and_none_fits_beside_one_w
         granted = [c for c in live if c.state is ClaimState.GRANTED]
         slots = [slot for c in granted for slot in c.slots]
         assert len(slots) == len(set(slots))
-        real = {slot for kind in KINDS.values() for node in nodes for slot in slots_of(kind, node)}
+        real = {slot for flavor in FLAVORS.values() for node in nodes for slot in slots_of(flavor, node)}
         assert set(slots) <= real
         for user in ("ada", "bob", "eve"):
             assert per_user is None or sum(c.user == user for c in granted) <= per_user
         for index, one in enumerate(waiting):
             told = queue.waiting(one.id)
             assert told is not None
-            fits = place(KINDS[one.flavor], nodes, slots) is not None
+            fits = place(FLAVORS[one.flavor], nodes, slots) is not None
             if fits and told.code != "over_limit":
                 assert told.code == "behind_others"
                 assert index > 0, "the first in the queue waits beside a slot that fits"

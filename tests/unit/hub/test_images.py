@@ -7,12 +7,15 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hub.__main__ import parser
 from hub.cli import images as command
-from hub.settings import load_settings
+from hub.settings import RuntimeSettings, Settings, load_settings
 from hub.setup.images import (
     HUB,
     IMAGES,
@@ -23,9 +26,13 @@ from hub.setup.images import (
     image_called,
     known_images,
     labels,
+    pins_of,
     version,
 )
+from hub.setup.runtime_environment import CATALOGUE
 from hub.setup.steps import SetupError
+from hub.wiring import runtime_image
+from spawner.catalogue import record_image
 
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 
@@ -44,7 +51,8 @@ def test_labels_name_the_version_the_pins_and_the_bill_of_materials() -> None:
     found = labels(image)
     assert found["org.opencontainers.image.version"] == version()
     assert image.entry is not None
-    assert found["minicolab.dev/pins"] == image.entry.key
+    assert found["minicolab.dev/pins"] == pins_of(image.entry)
+    assert labels(image_called(HUB))["minicolab.dev/programs"].endswith("drive-plugin")
     assert found["minicolab.dev/accelerators"] == "NONE"
     assert found["minicolab.dev/sbom"].endswith(".cdx.json")
 
@@ -94,6 +102,55 @@ def test_everything_the_services_need_has_an_exact_version_that_fits() -> None:
 def test_the_example_of_a_machine_with_docker_can_be_used() -> None:
     settings = load_settings(IMAGES.parent / "examples" / "docker" / "minicolab.yaml")
     assert settings.runtimes.backend == "docker"
+
+
+def test_digests_need_a_registry_to_be_in(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, why in (
+        (["--record", "x.yaml"], "--record needs --push"),
+        (["--push"], "--push needs --prefix"),
+    ):
+        arguments = parser().parse_args(["images", "build", "minimal", *words])
+        with pytest.raises(SystemExit) as ended:
+            arguments.run(arguments)
+        assert ended.value.code == 2
+        assert why in capsys.readouterr().err
+
+
+def test_a_catalogue_with_digests_becomes_values_of_the_chart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, one, two = tmp_path / "mine.yaml", "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    record_image(mine, CATALOGUE, "r.example/team", "minimal", one, 1)
+    record_image(mine, CATALOGUE, "r.example/team", HUB, two, 1)
+    arguments = parser().parse_args(["images", "values", str(mine), "--environment", "minimal"])
+    assert arguments.run(arguments) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    schema = json.loads((IMAGES.parent / "helm" / "minicolab" / "values.schema.json").read_text())
+    known = {name: schema["properties"][name] for name in values}
+    jsonschema.validate(
+        values, {"$defs": schema["$defs"], "properties": known, "additionalProperties": False}
+    )
+    assert values["config"]["runtimes"]["kubernetes"]["image"] == f"r.example/team/minicolab-runtime@{one}"
+    assert values["images"]["hub"] == {"repository": "r.example/team/minicolab-hub", "digest": two}
+
+
+def test_the_settings_name_the_catalogue_that_says_which_image_runs(tmp_path: Path) -> None:
+    mine, one = tmp_path / "mine.yaml", "sha256:" + "1" * 64
+    record_image(mine, CATALOGUE, "r.example/team", "minimal", one, 1)
+    for given, image in (
+        ({}, "docker.io/local/minicolab-runtime:minimal"),
+        ({"catalogue": mine}, f"r.example/team/minicolab-runtime@{one}"),
+    ):
+        runtimes = RuntimeSettings.model_validate({"environment": "minimal", **given})
+        assert runtime_image(Settings(runtimes=runtimes)) == image
+    runtimes = RuntimeSettings(catalogue=tmp_path / "none.yaml")
+    with pytest.raises(SetupError, match=r"runtimes\.catalogue: "):
+        runtime_image(Settings(runtimes=runtimes))
+
+
+def test_a_catalogue_is_named_by_its_whole_path() -> None:
+    with pytest.raises(ValueError, match="catalogue must be a whole path"):
+        RuntimeSettings(catalogue=Path("catalogue.yaml"))
 
 
 def test_the_list_says_so_when_no_engine_answers(capsys: pytest.CaptureFixture[str]) -> None:

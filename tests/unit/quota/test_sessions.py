@@ -234,6 +234,22 @@ def test_what_is_overdue(elapsed: float, used: float, evidence: bool, code: str 
 
 
 @pytest.mark.parametrize(
+    ("seconds", "evidence", "expected"),
+    [
+        pytest.param(0, True, 4800, id="idle-is-announced-first"),
+        pytest.param(5_400, True, 1, id="the-grace"),
+        pytest.param(5_401, True, 0, id="idle-and-overdue"),
+        pytest.param(5_500, True, 0, id="idle-for-longer"),
+        pytest.param(5_500, False, 37_100, id="nobody-knows-whether-it-is-idle"),
+        pytest.param(43_300, False, 0, id="its-life-is-over-whatever-it-did"),
+    ],
+)
+def test_when_something_is_to_be_told_or_done_next(seconds: float, evidence: bool, expected: float) -> None:
+    found = policy.seconds_to_next(LIMITS, a_session(), at(seconds), 1.0, evidence=evidence)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (1, "1 second"),
@@ -342,6 +358,20 @@ def test_the_last_use_only_grows_and_ends_with_the_session(sessions: Sessions, c
     after = sessions.ledger.get(session.id)
     assert after is not None
     assert (after.active_boottime, after.phase_message) == (used.active_boottime, "Connected")
+
+
+def test_the_use_of_many_is_noted_at_once_each_by_itself(sessions: Sessions, clock: FakeClock) -> None:
+    ids = [sessions.begin(a_request("f1", user), LIMITS)[0].id for user in ("ada", "bob", "eve")]
+    for session in ids:
+        sessions.ready(session, None)
+    clock.advance(100)
+    sessions.end(ids[2], Reason("idle", "Idle."))
+    sessions.used({ids[0]: 10.0, ids[1]: 500.0, ids[2]: 0.0, "r-nobody": 0.0})
+    found = [sessions.ledger.get(session) for session in ids]
+    assert [s.active_boottime for s in found if s is not None] == [1090.0, 1000.0, 1000.0]
+    assert [s.last_activity for s in found if s is not None] == [
+        clock.wall - timedelta(seconds=ago) for ago in (10, 100, 100)
+    ]
 
 
 def test_life_is_counted_from_when_the_machine_was_ready_not_from_when_it_was_noticed(

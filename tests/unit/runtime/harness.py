@@ -142,16 +142,23 @@ def text_of(messages: list[dict[str, Any]], name: str = "stdout") -> str:
 
 
 class Runtime:
-    """A running server, and a client of it."""
+    """A running server, and a client of it. `process` is None when it is not ours to end; `ticket` makes what opens it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes], base: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        process: subprocess.Popen[bytes] | None,
+        base: str,
+        ticket: Callable[[], str] = mint,
+    ) -> None:
         self.folder = folder
         self.process = process
         self.url = base
         self.root = folder / "content"
+        self.ticket = ticket
 
     def http(self, token: str | None = "") -> aiohttp.ClientSession:
-        headers = {} if token is None else {"Authorization": f"Bearer {token or mint()}"}
+        headers = {} if token is None else {"Authorization": f"Bearer {token or self.ticket()}"}
         return aiohttp.ClientSession(base_url=self.url, headers=headers)
 
     async def json(self, path: str, method: str = "GET", body: Any = None) -> Any:
@@ -219,6 +226,7 @@ def start_runtime(folder: Path, command: Sequence[str] = (sys.executable,), **en
 
 
 def stop(runtime: Runtime) -> None:
+    assert runtime.process is not None
     runtime.process.terminate()
     try:
         runtime.process.wait(PATIENCE)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from minicolab_runtime.application import MAX_EXECUTIONS_BYTES, last_words
 from minicolab_runtime.changes import Changes
 from minicolab_runtime.outputs import OutputLog
 from minicolab_runtime.recorder import KernelRecorder
-from minicolab_runtime.server import MAX_EXECUTIONS_BYTES, last_words
 from support.patience import PATIENCE, until
 from tests.unit.runtime.harness import Runtime, stop
 

@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.patience import PATIENCE
+from minicolab_runtime import kernel_ahead
+from support.patience import PATIENCE, until
 from tests.unit.runtime.harness import KEY, ORIGIN, Runtime, Socket, mint, stop, text_of
 
 ROUTES = [
@@ -335,3 +336,71 @@ def test_a_wrong_environment_is_refused_with_78_and_a_sentence(
     )
     assert done.returncode == 78
     assert said in done.stderr
+
+
+LOOKS = """\
+import gc, json, os, signal, subprocess, sys
+print(json.dumps({
+    "argv": [word for word in sys.argv if not word.endswith(".json")],
+    "command": [word for word in sys.orig_argv if not word.endswith(".json")],
+    "environment": {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "PATH", "PWD", "OLDPWD")},
+    "children's": sorted(set(subprocess.check_output(["env"], text=True).split()) - {"_=/usr/bin/env"}),
+    "path": sys.path,
+    "folder": os.getcwd(),
+    "parent": os.getppid(),
+    "leads": os.getsid(0) == os.getpid() == os.getpgid(0),
+    "input": os.readlink("/proc/self/fd/0"),
+    "interrupts": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+    "collects": gc.isenabled(),
+    "server": [name for name in sys.modules if name.startswith("jupyter_server") or sys.modules[name] is None],
+    "shown": "minicolab_runtime.kernel -f" in open("/proc/self/cmdline").read().replace(chr(0), " "),
+}))
+"""
+
+
+async def test_the_kernel_forked_ahead_is_like_one_that_was_started(start: Callable[..., Runtime]) -> None:
+    runtime = start(MINICOLAB_PRESTART="1")
+    found: list[dict[str, object]] = []
+    async with runtime.http() as http:
+        for document in ("a.ipynb", "b.ipynb"):
+            socket = await runtime.connect(http, await runtime.start_session(document))
+            found.append(json.loads(text_of(await socket.result(await socket.execute(LOOKS)))))
+            await socket.close()
+    ahead, started = found
+    assert ahead["shown"] and ahead["leads"] and ahead["collects"] and ahead["server"] == []
+    assert ahead["parent"] == runtime.process.pid
+    for same in ("argv", "command", "environment", "path", "folder", "interrupts"):
+        assert ahead[same] == started[same], same
+
+
+async def test_the_kernel_forked_ahead_is_replaced_when_it_dies(start: Callable[..., Runtime]) -> None:
+    runtime = start(MINICOLAB_PRESTART="1")
+    async with runtime.http() as http:
+        socket = await runtime.connect(http, await runtime.start_session("a.ipynb"))
+        await socket.execute("import os; os.kill(os.getpid(), 9)")
+        told = await socket.until(lambda m: m["content"].get("execution_state") == "restarting")
+        assert "SIGKILL" in told["content"]["reason"]
+        assert text_of(await socket.result(await socket.execute("print('back')"))) == "back\n"
+
+
+def test_a_process_that_waited_to_be_a_kernel_and_died_becomes_none() -> None:
+    read, write = os.pipe()
+    ahead = kernel_ahead.KernelAhead(os.spawnlp(os.P_NOWAIT, "true", "true"), write)
+    os.close(read)
+    ahead.wait()
+    assert not ahead.become(["python"], {}, "/")
+
+
+def test_a_process_that_waits_to_be_a_kernel_ends_with_the_server() -> None:
+    code = (
+        "import os\nfrom minicolab_runtime import kernel_ahead\n"
+        "print(kernel_ahead.fork().pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+    ) as server:
+        assert server.stdout is not None
+        waits = int(server.stdout.readline())
+        until(lambda: not Path(f"/proc/{waits}").exists())

@@ -17,6 +17,8 @@ from spawner.docker.containers import (
     is_ours,
     network_arguments,
 )
+from spawner.docker.devices import device_arguments
+from spawner.docker.layers import may_have_quotas
 from spawner.docker.pull import PullFailed, PullMeter
 from spawner.model import RuntimeSpec, Shape
 
@@ -36,12 +38,14 @@ SPEC = RuntimeSpec(
     control_url="http://x/",
     public_control_url="http://y/",
 )
+NAMES = {"/dev/nvidia1": "GPU-one"}
 SETTINGS = ContainerSettings("one", "image:1", "net")
 
 
 def made(spec: RuntimeSpec = SPEC, **changes: object) -> dict[str, Any]:
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    return container_arguments(spec, settings, "told", "/state/runtimes/r-abc/content", NOW)
+    content = {"Type": "bind", "Source": "/state/runtimes/r-abc/content"}
+    return container_arguments(spec, settings, "told", content, device_arguments(spec.devices, NAMES), NOW)
 
 
 def test_a_container_has_the_limits_of_its_shape_and_no_swap_besides() -> None:
@@ -49,8 +53,9 @@ def test_a_container_has_the_limits_of_its_shape_and_no_swap_besides() -> None:
     assert (host["Memory"], host["MemorySwap"]) == (4 << 30, 4 << 30)
     assert (host["NanoCpus"], host["PidsLimit"]) == (1_500_000_000, 500)
     assert host["ShmSize"] == 2 << 30
-    assert "StorageOpt" not in host
-    assert made(disk_bytes=1 << 30)["HostConfig"]["StorageOpt"] == {"size": str(1 << 30)}
+    assert host["Mounts"] == [
+        {"Type": "bind", "Source": "/state/runtimes/r-abc/content", "Target": "/content"}
+    ]
 
 
 def test_root_keeps_what_apt_needs_and_a_plain_user_keeps_nothing() -> None:
@@ -78,11 +83,38 @@ def test_labels_say_whose_it_is_and_until_when() -> None:
     assert container_name("one", "r-abc") != container_name("two", "r-abc")
 
 
-def test_only_the_devices_that_were_granted_are_asked_for() -> None:
-    assert made()["HostConfig"]["DeviceRequests"] == []
-    granted = dataclasses.replace(SPEC, devices=("/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia3"))
-    [request] = made(granted)["HostConfig"]["DeviceRequests"]
-    assert request["DeviceIDs"] == ["1", "3"]
+def test_only_the_devices_that_were_granted_are_asked_for_by_their_drivers_names() -> None:
+    none = made()
+    assert none["HostConfig"]["DeviceRequests"] == none["HostConfig"]["Devices"] == []
+    assert "NVIDIA_VISIBLE_DEVICES=void" in none["Env"]
+    granted = made(dataclasses.replace(SPEC, devices=("/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia3")))
+    [request] = granted["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["GPU-one", "3"]
+    assert granted["HostConfig"]["Devices"] == []
+    assert not any(line.startswith("NVIDIA_VISIBLE_DEVICES") for line in granted["Env"])
+
+
+def test_devices_of_others_than_nvidia_are_plain_files() -> None:
+    host = made(dataclasses.replace(SPEC, devices=("/dev/accel0", "/dev/vfio/3")))["HostConfig"]
+    assert [d["PathOnHost"] for d in host["Devices"]] == ["/dev/accel0", "/dev/vfio/3"]
+    assert {d["CgroupPermissions"] for d in host["Devices"]} == {"rw"}
+    assert host["DeviceRequests"] == []
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "xfs"]]}, True),
+        ({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]]}, False),
+        ({"Driver": "btrfs", "DriverStatus": [["Build Version", "6"]]}, True),
+        ({"Driver": "vfs", "DriverStatus": None}, False),
+        # It takes a limit, and does not hold it.
+        ({"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}, False),
+        ({"Driver": "btrfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}, False),
+    ],
+)
+def test_which_storage_may_have_quotas(info: dict[str, Any], expected: bool) -> None:
+    assert may_have_quotas(info) is expected
 
 
 def test_runtimes_of_one_network_do_not_reach_each_other() -> None:

@@ -164,6 +164,7 @@ async def test_a_kernel_that_ended_or_is_stopped_runs_nothing(
     await until_async(lambda: kernels.use.busy)
     kernel.send_signal(number)
     await until_async(lambda: not kernels.use.busy)
+    await looks(kernels.use)  # the end itself of one that was never heard to answer is the last use there is
     last = kernels.use.used_at()
     assert not await looks(kernels.use) and kernels.use.used_at() == last
 

@@ -221,7 +221,7 @@ async def test_a_mirror_says_when_it_is_not_to_be_relied_on(fake: FakeCluster, c
     assert not mirror.fresh
     assert await mirror.synced(PATIENCE)
     assert mirror.fresh
-    fake.faults.append(Fault("GET", 9999, status=500, watch=True))
+    fake.faults += [Fault("GET", 9999, status=500, watch=watch) for watch in (True, False)]
     fake.cut_watches()
     await until_async(lambda: not mirror.fresh)
     assert mirror.age >= 0.5
@@ -247,6 +247,63 @@ async def test_what_was_just_made_is_seen_before_the_watch_tells(fake: FakeClust
     fake.put(f"{PODS}/b", pod("b"))
     await until_async(lambda: "b" in names(mirror))
     assert [p["metadata"]["uid"] for p in mirror.of("a")] == [new["metadata"]["uid"]]
+
+
+async def test_whoever_doubts_a_mirror_shares_one_list_with_all_who_do(
+    fake: FakeCluster, mirror: Mirror
+) -> None:
+    assert await mirror.synced(PATIENCE)
+    fake.silent = True
+    fake.put(f"{PODS}/a", pod("a"))
+    asked = fake.requests.count(f"GET {PODS}")
+    await asyncio.gather(*(mirror.look(0.0) for _ in range(50)))
+    assert names(mirror) == {"a"}
+    assert fake.requests.count(f"GET {PODS}") == asked + 1
+    await mirror.look(PATIENCE)  # it was heard lately enough
+    assert fake.requests.count(f"GET {PODS}") == asked + 1
+
+
+async def test_who_doubts_a_mirror_is_told_that_the_server_does_not_answer(
+    fake: FakeCluster, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.2)
+    assert await mirror.synced(PATIENCE)
+    fake.faults.append(Fault("GET", 9999, status=500))
+    with pytest.raises(ApiFault):
+        await mirror.look(0.0)
+
+
+async def test_a_list_that_lags_behind_takes_nothing_back(fake: FakeCluster, mirror: Mirror) -> None:
+    fake.put(f"{PODS}/gone", pod("gone"))
+    fake.put(f"{PODS}/changed", pod("changed", "before"))
+    old = {
+        "items": list(fake.objects.values()),
+        "metadata": {"resourceVersion": str(fake.version)},
+    }
+    assert await mirror.synced(PATIENCE)
+    fake.remove(f"{PODS}/gone")
+    fake.put(f"{PODS}/changed", pod("changed", "after"))
+    fake.put(f"{PODS}/new", pod("new"))
+    await until_async(lambda: names(mirror) == {"changed", "new"})
+    fake.old_list = old
+    await mirror.look(0.0)
+    assert names(mirror) == {"changed", "new"}
+    (changed,) = mirror.of("changed")
+    assert changed["metadata"]["annotations"]["start"] == "after"
+    fake.old_list = None
+    fake.silent = True
+    fake.remove(f"{PODS}/new")
+    await mirror.look(0.0)
+    assert names(mirror) == {"changed"}, "a list that is up to date is believed"
+
+
+async def test_where_watches_are_refused_lists_have_to_do(fake: FakeCluster, cluster: Cluster) -> None:
+    mirror = Mirror(cluster, PODS, by_name, silence_seconds=0.2)
+    fake.faults.append(Fault("GET", 9999, status=503, watch=True))
+    assert await mirror.synced(PATIENCE)
+    fake.put(f"{PODS}/a", pod("a"))
+    await until_async(lambda: names(mirror) == {"a"})
+    mirror.close()
 
 
 async def test_a_closed_mirror_asks_no_more(fake: FakeCluster, mirror: Mirror) -> None:

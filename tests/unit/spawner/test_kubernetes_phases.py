@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from spawner.kubernetes.phases import deleted_reason, end_of, look, unschedulable
+from spawner.kubernetes.phases import (
+    deleted_reason,
+    end_by_events,
+    end_of,
+    is_ready,
+    look,
+    unready_since,
+    unschedulable,
+)
 from spawner.model import Phase
 
 
@@ -206,6 +214,10 @@ def test_what_takes_too_long_is_blamed_on_what_it_waited_for() -> None:
             "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.",
             "the cluster has 2 nodes: 2 of another kind",
         ),
+        (
+            "0/2 nodes are available: 1 Too many pods, 1 node(s) were unschedulable.",
+            "the cluster has 2 nodes: 1 with no room for another pod, 1 being taken out of service",
+        ),
         ("0/0 nodes are available: .", "the cluster has no nodes"),
         ("no nodes available to schedule pods", "no nodes available to schedule pods"),
         ("", "no machine fits"),
@@ -306,3 +318,24 @@ def test_a_pod_that_somebody_deleted_is_told_apart_from_one_that_ended() -> None
     assert deleted_reason(drained).code == "evicted"
     ended = pod(phase="Failed", containerStatuses=terminated(reason="OOMKilled"))
     assert deleted_reason(ended).code == "out_of_memory"
+
+
+def test_an_eviction_that_the_node_wrote_down_beside_the_pod_only_is_told() -> None:
+    killing = event("Killing", "Stopping container runtime", "2026-01-01T00:00:02Z")
+    assert end_by_events([killing]) is None
+    evicted = event(
+        "Evicted", 'Usage of EmptyDir volume "content" exceeds the limit "64Mi".', "2026-01-01T00:00:01Z"
+    )
+    end = end_by_events([evicted, killing])
+    assert end is not None
+    assert end.code == "evicted"
+    assert "exceeds the limit" in end.message
+
+
+@pytest.mark.parametrize(("status", "ready"), [("True", True), ("False", False), ("Unknown", False)])
+def test_a_node_is_ready_only_when_it_says_so(status: str, ready: bool) -> None:
+    since = "2026-01-01T00:00:00Z"
+    node = {"status": {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": since}]}}
+    assert is_ready(node) is ready
+    assert unready_since(node) == since
+    assert not is_ready({"status": {}})

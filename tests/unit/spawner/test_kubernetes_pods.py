@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spawner.kubernetes.model import DRIVES, Flavor, Installation, is_ours, user_hash
-from spawner.kubernetes.pods import deadline, pod, secret
+from spawner.kubernetes.pods import STAYS, deadline, pod, secret
 from spawner.model import RuntimeSpec, Shape
 
 T4 = Flavor(
@@ -100,7 +100,7 @@ def test_an_accelerator_is_a_resource_on_the_right_nodes() -> None:
     found = made(replace(SETTINGS, node_selector={"pool": "notebooks"}), accelerator="T4")
     assert container(found)["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert found["spec"]["nodeSelector"] == {"pool": "notebooks", **T4.node_selector}
-    assert found["spec"]["tolerations"] == [dict(T4.tolerations[0])]
+    assert found["spec"]["tolerations"] == [*STAYS, dict(T4.tolerations[0])]
     assert found["spec"]["runtimeClassName"] == "nvidia"
     tpu = made(accelerator="V5E8")
     assert container(tpu)["resources"]["requests"]["google.com/tpu"] == "8"

@@ -126,3 +126,34 @@ def test_an_appearing_file_wakes_the_watch_of_its_folder(tmp_path: Path) -> None
             linux.watch_folder(str(tmp_path / "absent"))
     finally:
         os.close(watch)
+
+
+WITHOUT_WATCHES = """
+import os, pathlib, select, sys
+from spawner.supervisor import linux
+uid = os.getuid()
+linux.unshare(linux.CLONE_NEWUSER)
+pathlib.Path("/proc/self/setgroups").write_text("deny")
+pathlib.Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+pathlib.Path("/proc/sys/user/max_inotify_instances").write_text("0")
+try:
+    linux.watch_folder(sys.argv[1])
+    sys.exit("a watch was to be had")
+except OSError:
+    pass
+watch = linux.watch_or_look(sys.argv[1])
+for _ in range(3):  # again and again, also after it was read
+    assert select.select([watch], [], [], 60)[0]
+    os.read(watch, 4096)
+"""
+
+
+def test_where_a_user_has_no_watch_left_a_folder_is_looked_into_often(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", WITHOUT_WATCHES, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if "PermissionError" in done.stderr:
+        pytest.skip("no user namespace of one's own on this machine")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(OSError, match="watch"):
+        linux.watch_or_look(str(tmp_path / "absent"))

@@ -317,17 +317,28 @@ def test_search_finds_names_in_every_folder(drive: DriveService) -> None:
     assert drive.search("bob", "mein") == []
 
 
-def test_a_full_disk_is_said_and_the_earlier_version_stays(
-    drive: DriveService, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ENOSPC, "disk_full", "disk is full"),
+        (errno.EDQUOT, "disk_full", "disk is full"),
+        (errno.EROFS, "read_only", "Read-only file system"),
+        (errno.EIO, "storage_error", "Input/output error"),
+    ],
+)
+def test_a_disk_that_does_not_do_its_work_is_said_so_and_the_earlier_version_stays(
+    drive: DriveService, monkeypatch: pytest.MonkeyPatch, number: int, code: str, words: str
 ) -> None:
     entry = drive.create("ada", "root", "a.txt", FileType.FILE, b"one")
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(beneath.os, "fsync", full)
-    with pytest.raises(errors.DiskFull):
+    monkeypatch.setattr(beneath.os, "fsync", fails)
+    with pytest.raises(errors.StorageError) as refused:
         drive.write("ada", entry.id, b"two", if_match=entry.etag)
+    assert refused.value.code == code
+    assert words in refused.value.message
     monkeypatch.undo()
     assert drive.read("ada", entry.id)[0] == b"one"
     assert sorted(p.name for p in drive.drive_folder("ada").iterdir()) == ["a.txt"]

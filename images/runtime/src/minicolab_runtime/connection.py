@@ -39,8 +39,12 @@ class RuntimeWebsocketConnection(ZMQChannelsWebsocketConnection):
         return None if connected is None else asyncio.ensure_future(self._both_subscribed(connected))
 
     async def _both_subscribed(self, connected: asyncio.Future[None]) -> None:
+        # Jupyter asks the kernel, too, but again only after half a second; what we ask is heard by its subscription as well.
+        done = asyncio.Event()
+        connected.add_done_callback(lambda _: done.set())
+        heard = await self._kernels.subscribed(self.kernel_id, done)
         await connected
-        if not await self._kernels.subscribed(self.kernel_id):
+        if not heard:
             log.warning(
                 "Kernel %s is not heard yet; output of its first cell may go unrecorded", self.kernel_id
             )

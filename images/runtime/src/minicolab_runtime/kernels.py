@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.session import Session
 from jupyter_core.utils import ensure_async
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from jupyter_server.utils import ApiPath
 from zmq.eventloop.zmqstream import ZMQStream
 
 from minicolab_runtime.activity import Activity, boottime
 from minicolab_runtime.changes import Changes
+from minicolab_runtime.kernel_ahead import KernelAhead
 from minicolab_runtime.memory import MemoryGauge
 from minicolab_runtime.offline_buffer import OfflineBuffer
 from minicolab_runtime.outputs import Json
@@ -57,6 +59,36 @@ class RuntimeKernelSpecManager(KernelSpecManager):
         )
 
 
+class RuntimeProvisioner(LocalProvisioner):
+    """Starts a kernel as Jupyter does, once out of the process that was forked ahead."""
+
+    ahead: KernelAhead | None = None
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Start the kernel; return how to reach it."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None or not ahead.become(cmd, kwargs["env"], kwargs["cwd"]):
+            return await super().launch_kernel(cmd, **kwargs)
+        self.process = ahead  # type: ignore[assignment]  # as good as a Popen
+        self.pid, self.pgid, self.cwd = ahead.pid, ahead.pid, kwargs["cwd"]  # it leads a session of its own
+        return self.connection_info
+
+
+class RuntimeKernel(ServerKernelManager):
+    """Jupyter's manager of one kernel, with our provisioner for our kernel."""
+
+    async def _async_pre_start_kernel(self, **kwargs: Any) -> Any:
+        if self.provisioner is None and self.kernel_name == NATIVE_KERNEL_NAME:
+            self.provisioner = RuntimeProvisioner(
+                kernel_id=kwargs.get("kernel_id", ""), kernel_spec=self.kernel_spec, parent=self
+            )
+            if isinstance(self.parent, RuntimeKernelManager):
+                self.provisioner.ahead, self.parent.ahead = self.parent.ahead, None
+        return await super()._async_pre_start_kernel(**kwargs)
+
+    pre_start_kernel = _async_pre_start_kernel  # type: ignore[assignment]  # the base class names both
+
+
 class RuntimeKernelManager(AsyncMappingKernelManager):
     """Jupyter's kernel manager with a recorder a kernel, a warm spare, and a reason for every death.
 
@@ -77,11 +109,16 @@ class RuntimeKernelManager(AsyncMappingKernelManager):
         self._oom_kills_before: dict[str, int] = {}
         self._spare: asyncio.Task[str] | None = None
         self._spare_id: str | None = None
+        self.ahead: KernelAhead | None = None
 
     # -- the warm spare -----------------------------------------------------------------------------------------
 
-    def start_spare(self) -> None:
-        """Start one kernel ahead of the first request, in the working folder; it stays out of lists until adopted."""
+    def start_spare(self, ahead: KernelAhead | None = None) -> None:
+        """Start one kernel ahead of the first request, in the working folder; it stays out of lists until adopted.
+
+        `ahead` is a process for it.
+        """
+        self.ahead = ahead
         self._spare = asyncio.get_running_loop().create_task(self._start_spare())
         self._spare.add_done_callback(_log_failure)
 

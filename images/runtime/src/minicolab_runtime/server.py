@@ -1,263 +1,62 @@
-"""The server a runtime answers with: `python -m minicolab_runtime.server`.
+"""What a runtime starts with: `python -m minicolab_runtime.server`.
 
-Jupyter Server with the least it needs, started fast, opened by tickets only. Everything it is told comes by environment
-(`settings.py`). It writes MINICOLAB_READY_FILE (JSON: pid, host, port, base_url) once it answers, and ends with 78 when the
-environment is wrong.
+Everything it is told comes by environment (`settings.py`). It forks the first kernel's process, then becomes the server (`application`),
+which writes MINICOLAB_READY_FILE (JSON: pid, host, port, base_url) once it answers; it ends with 78 when the environment is wrong.
 """
 
 from __future__ import annotations
 
-import sys
+import gc
 
-# jsonschema would build 35 Earley parsers for formats no Jupyter schema uses: 1.2 s of the start. None reads as "not installed".
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+gc.disable()  # nothing that imports make is garbage
 
-import asyncio  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
 import os  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import re  # noqa: E402
+import sys  # noqa: E402
+from types import ModuleType  # noqa: E402
 
-from jupyter_server.serverapp import ServerApp  # noqa: E402
-from jupyter_server.utils import url_path_join  # noqa: E402
-from tornado.netutil import bind_sockets  # noqa: E402
-from tornado.web import RequestHandler  # noqa: E402
-
-from minicolab_runtime import __version__  # noqa: E402
-from minicolab_runtime.activity import Activity  # noqa: E402
-from minicolab_runtime.connection import RuntimeWebsocketConnection  # noqa: E402
-from minicolab_runtime.handlers import (  # noqa: E402
-    ActivityHandler,
-    ChangesHandler,
-    ExecutionsHandler,
-    ResourcesHandler,
+# Checkers of formats that no Jupyter schema has; jsonschema does without those that are not installed. The first of them alone builds
+# 35 Earley parsers: 1.2 s.
+UNUSED_FORMATS = (
+    "rfc3987_syntax",
+    "rfc3987",
+    "rfc3986_validator",
+    "isoduration",
+    "fqdn",
+    "webcolors",
+    "uri_template",
 )
-from minicolab_runtime.identity import TicketIdentityProvider, WholeRuntimeAuthorizer, cors_headers  # noqa: E402
-from minicolab_runtime.kernels import RuntimeKernelManager, RuntimeKernelSpecManager  # noqa: E402
-from minicolab_runtime.memory import MemoryGauge  # noqa: E402
-from minicolab_runtime.settings import RuntimeSettings, SettingsError, read_settings  # noqa: E402
-from minicolab_runtime.socket_folder import socket_folder  # noqa: E402
-from minicolab_runtime.terminals import count_typing  # noqa: E402
-
-log = logging.getLogger(__name__)
-
-EX_CONFIG = 78
-END_FILE = "end.json"  # in MINICOLAB_RUNTIME_DIR: why the server ended by itself, for the supervisor
-EXECUTIONS_FILE = "executions.json"  # there too: the executions and their outputs at an orderly end
-MAX_EXECUTIONS_BYTES = 48_000_000  # of that file; the newest executions have the room
-HUB_VERSION = "6.1"  # what the hub's own check of a server it started likes to see
 
 
-class RuntimeServer(ServerApp):
-    """Jupyter's ServerApp, set up by RuntimeSettings instead of configuration files."""
-
-    runtime: RuntimeSettings
-    name = "minicolab-runtime"
-    no_browser_open_file = True
-
-    def load_config_file(self, *args: Any, **kwargs: Any) -> None:
-        """Read no configuration: a file in the user's folders must not be able to open the server."""
-
-    def init_configurables(self) -> None:
-        TicketIdentityProvider.settings = self.runtime
-        super().init_configurables()
-        self.activity = Activity()
-        kernels = self._kernels
-        kernels.activity = self.activity
-        kernels.memory = MemoryGauge(fallback_limit=self.runtime.memory_bytes)
-        kernels.on_unassign = self._unassign
-
-    def init_webapp(self) -> None:
-        super().init_webapp()
-        settings = self.web_app.settings
-        settings["minicolab_activity"] = self.activity
-        settings["minicolab_settings"] = self.runtime
-        settings["log_function"] = _count_edits(settings["log_function"], self.activity)
-        count_typing(self.activity)
-        base = self.base_url
-        self.web_app.add_handlers(
-            ".*$",
-            [
-                (url_path_join(base, "minicolab/activity"), ActivityHandler),
-                (url_path_join(base, "minicolab/executions"), ExecutionsHandler),
-                (url_path_join(base, "minicolab/executions/changes"), ChangesHandler),
-                (url_path_join(base, "api/colab/resources"), ResourcesHandler),
-            ],
-        )
-
-    def init_resources(self) -> None:
-        """Leave the process's limits as the supervisor set them."""
-
-    def _find_http_port(self) -> None:
-        """Bind at once and keep the socket, so that port 0 names a port that is ours."""
-        self._sockets = bind_sockets(self.port, self.ip)
-        self.port = self._sockets[0].getsockname()[1]
-
-    def _bind_http_server_tcp(self) -> bool:
-        self.http_server.add_sockets(self._sockets)
-        self.io_loop.add_callback(self._ready)
-        return True
-
-    def _ready(self) -> None:
-        """Say that we answer, then warm up a kernel."""
-        if self.runtime.ready_file is not None:
-            facts = {"pid": os.getpid(), "host": self.ip, "port": self.port, "base_url": self.base_url}
-            write_json(self.runtime.ready_file, facts)
-        log.info("Runtime %s answers at port %s", self.runtime.runtime_id, self.port)
-        if self.runtime.prestart:
-            self._kernels.start_spare()
-
-    @property
-    def _kernels(self) -> RuntimeKernelManager:
-        manager: object = self.kernel_manager
-        assert isinstance(manager, RuntimeKernelManager)
-        return manager
-
-    async def cleanup_kernels(self) -> None:
-        """End the kernels; first leave what they printed for whoever writes it to the document."""
-        executions = last_words(await self._kernels.last_executions())
-        if executions:
-            try:
-                write_json(self.runtime.runtime_dir / EXECUTIONS_FILE, {"executions": executions})
-            except OSError as error:
-                log.warning("the last outputs can not be left behind: %s", error)
-        await super().cleanup_kernels()
-
-    def _unassign(self) -> None:
-        """End this runtime because its user's code asked for it (`google.colab.runtime.unassign()`)."""
-        write_json(
-            self.runtime.runtime_dir / END_FILE,
-            {"code": "unassigned", "message": "The notebook ended its runtime itself (runtime.unassign())."},
-        )
-        log.info("The notebook asked to end this runtime")
-        self.io_loop.add_callback(self.stop)
-
-    def write_server_info_file(self) -> None:
-        """Announce nothing in the user's folders: the ready file is enough."""
-
-    def remove_server_info_file(self) -> None:
-        """There is none."""
-
-
-def configure(server: RuntimeServer, settings: RuntimeSettings) -> None:
-    """Set the traits that make Jupyter's server ours."""
-    config = server.config
-    app = config.ServerApp
-    app.ip, app.port, app.port_retries = settings.host, settings.port, 0
-    app.base_url = settings.base_url
-    app.root_dir = str(settings.root)
-    app.allow_root = True  # inside a sandbox or container the user may well be root
-    app.allow_remote_access = (
-        True  # the proxy passes the user's own host name on; tickets guard, not host names
-    )
-    app.allow_origin = (
-        settings.allow_origin or "null-and-void.invalid"
-    )  # never empty: that would mean "any, with a token"
-    app.open_browser = False
-    app.quit_button = False
-    app.trust_xheaders = False
-    app.identity_provider_class = TicketIdentityProvider
-    app.authorizer_class = WholeRuntimeAuthorizer
-    app.kernel_manager_class = RuntimeKernelManager
-    app.kernel_spec_manager_class = RuntimeKernelSpecManager
-    app.kernel_websocket_connection_class = RuntimeWebsocketConnection
-    app.jpserver_extensions = {"jupyter_server_terminals": True}
-    app.tornado_settings = {
-        "headers": {
-            **cors_headers(settings.allow_origin),
-            "X-JupyterHub-Version": HUB_VERSION,
-            "Referrer-Policy": "no-referrer",
-        },
-        "websocket_max_message_size": 256 * 1024 * 1024,
-    }
-    app.max_body_size = app.max_buffer_size = 4 * 1024**3
-    config.TicketIdentityProvider.token = ""
-    config.KernelManager.transport = "ipc"
-    config.RuntimeKernelManager.cull_idle_timeout = 0
-    config.RuntimeKernelManager.default_kernel_name = "python3"
-    config.AsyncIOLoopKernelRestarter.time_to_dead = 1.0
-    # Pages stay connected to a kernel's sockets when its process is replaced; nobody else can have taken their names.
-    config.AsyncIOLoopKernelRestarter.random_ports_until_alive = False
-    config.RuntimeWebsocketConnection.iopub_msg_rate_limit = 0
-    config.RuntimeWebsocketConnection.iopub_data_rate_limit = 0
-    config.FileContentsManager.delete_to_trash = False
-    config.ContentsManager.allow_hidden = True
-
-
-def prepare_environment(sockets: Path) -> None:
-    """Set where kernels keep their sockets, and what kernels and terminals inherit: this environment's programs first, and the marks notebooks look for."""
-    environment = os.environ
-    environment.pop("MINICOLAB_TICKET_KEY_FILE", None)
-    environment["JUPYTER_RUNTIME_DIR"] = str(sockets)
-    programs = str(Path(sys.executable).parent)
-    path = environment.get("PATH", os.defpath)
-    if programs not in path.split(os.pathsep):
-        environment["PATH"] = programs + os.pathsep + path
-    environment.setdefault("VIRTUAL_ENV", sys.prefix)
-    environment.setdefault("COLAB_RELEASE_TAG", f"minicolab-{__version__}")
-    environment.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    environment.setdefault("PIP_ROOT_USER_ACTION", "ignore")
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    environment.setdefault("SHELL", "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh")
-
-
-def last_words(executions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the newest of the executions that fit into MAX_EXECUTIONS_BYTES, oldest first."""
-    kept: set[str] = set()
-    left = MAX_EXECUTIONS_BYTES
-    for execution in sorted(executions, key=lambda one: int(one["changed"]), reverse=True):
-        left -= len(json.dumps(execution, default=str))
-        if left < 0:
-            break
-        kept.add(execution["msg_id"])
-    return [execution for execution in executions if execution["msg_id"] in kept]
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Put JSON at `path` so that a reader sees all of it or nothing."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, default=str))
-    beside.rename(path)
-
-
-def _count_edits(log_request: Any, activity: Activity) -> Any:
-    """Return a log function that also counts a person's changes to files as activity."""
-
-    def logged(handler: RequestHandler) -> None:
-        if handler.request.method not in ("GET", "HEAD", "OPTIONS") and handler.get_status() < 400:
-            activity.touch()
-        log_request(handler)
-
-    return logged
+def spare_imports() -> None:
+    """Do without what costs much at import and that nothing here uses."""
+    for name in UNUSED_FORMATS:
+        sys.modules[name] = None  # type: ignore[assignment]  # reads as "not installed"
+    # Jinja's names of variables in templates: compiling all of Unicode costs 45 ms, and Jupyter's templates are ASCII.
+    identifier = ModuleType("jinja2._identifier")
+    identifier.pattern = re.compile(r"\w+")  # type: ignore[attr-defined]
+    sys.modules["jinja2._identifier"] = identifier
 
 
 def main() -> int:
-    """Run the server until it is told to stop; return the exit status."""
-    started = time.perf_counter()
-    try:
-        settings = read_settings(os.environ)
-    except SettingsError as error:
-        sys.stderr.write(f"minicolab-runtime: {error}\n")
-        return EX_CONFIG
-    own_log = logging.getLogger("minicolab_runtime")
-    own_log.setLevel(logging.INFO)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("[%(levelname).1s %(asctime)s %(name)s] %(message)s"))
-    own_log.addHandler(handler)
-    settings.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with socket_folder(settings.runtime_dir) as sockets:
-        prepare_environment(sockets)
-        os.chdir(settings.root)
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        server = RuntimeServer.instance()
-        server.runtime = settings
-        configure(server, settings)
-        server.initialize(argv=[], find_extensions=False)
-        log.info("Started in %.2f s", time.perf_counter() - started)
-        server.start()
-    return 0
+    """Run until told to stop; return the exit status. The forked process returns from here as the kernel it was."""
+    ahead = None
+    if os.environ.get("MINICOLAB_PRESTART") == "1":
+        from minicolab_runtime import kernel_ahead
+
+        ahead = kernel_ahead.fork()  # before a secret is read: user code will run there
+        if ahead is None:
+            gc.enable()
+            from minicolab_runtime import kernel
+
+            kernel.main()
+            return 0
+    spare_imports()
+    from minicolab_runtime import application
+
+    gc.freeze()
+    gc.enable()
+    return application.run(ahead)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 // google.colab asks the page: `colab_request` on iopub, answered by an `input_reply` whose value is a dict.
-import { Dialog, showDialog } from '@jupyterlab/apputils';
+import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { NotebookPanel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage } from '@jupyterlab/services';
 import { ApiError, control } from '../api';
+import { connectOrExplain } from '../limits/dialog';
 import { page } from '../page';
 import { IRuntime } from '../runtime/model';
 
@@ -84,7 +85,29 @@ async function authorize(body: Body, runtime: IRuntime): Promise<unknown> {
   try {
     await control(`runtimes/${runtime.model?.id}/mounts`, 'POST', { path: mountpoint(body), readonly: body.readonly === true });
   } catch (error) {
+    if (error instanceof ApiError && error.code === 'restart_needed') {
+      await offerRestart(runtime);
+    }
     throw new Error(error instanceof ApiError ? error.message : String(error));
   }
   return {};
+}
+
+/** Where a runtime has its Drive from its start: say so, and restart when the person wants it. The cell that asked is to be run again. */
+async function offerRestart(runtime: IRuntime): Promise<void> {
+  const result = await showDialog({
+    title: 'Restart the runtime to connect to Drive?',
+    body:
+      'On this service a Drive is connected when a runtime starts. From now on the runtimes of this notebook start with your Drive, ' +
+      'until drive.flush_and_unmount() is run. A restart ends this runtime: its variables and its files in /content are lost; ' +
+      'the notebook and your Drive are not.',
+    buttons: [Dialog.cancelButton({ label: 'Later' }), Dialog.warnButton({ label: 'Restart and connect' })],
+    hasClose: false
+  });
+  if (result.button.accept) {
+    void runtime.end().then(
+      () => connectOrExplain(runtime),
+      error => showErrorMessage('The runtime could not be ended', (error as Error).message)
+    );
+  }
 }

@@ -2,7 +2,7 @@
 import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { ApiError } from '../api';
 import { page } from '../page';
-import { IRuntime } from '../runtime/model';
+import { GIVEN_UP, IRuntime } from '../runtime/model';
 import { body, element } from '../ui/dialogs';
 import { explain, IRefusal } from './refusal';
 import { manageSessions } from './sessions';
@@ -25,6 +25,9 @@ let shown: Promise<void> | null = null;
 
 /** Show a dialog for a refusal or a failure: one at a time, however many cells waited for the runtime. */
 export function tellWhy(error: Error, runtime: IRuntime): Promise<void> {
+  if (error instanceof ApiError && error.code === GIVEN_UP) {
+    return Promise.resolve(); // the person did that
+  }
   shown ??= show(error, runtime).finally(() => {
     shown = null;
   });

@@ -5,7 +5,7 @@ import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { control, IQuota, IRuntimeModel, ISnapshot } from '../api';
 import { page } from '../page';
 import { IRuntime } from '../runtime/model';
-import { size } from '../runtime/state';
+import { size, waits } from '../runtime/state';
 import { Acts, gapFor, IPress, isCommand, isEdit } from './acts';
 import { connectOrExplain, viewUsage } from './dialog';
 import { IWarning, secondsLeft, told, warned } from './notices';
@@ -15,6 +15,7 @@ import { announcement, clock, span, stopped, when } from './words';
 const FLUSH_SECONDS = 60;
 const EXPLAINED_MILLISECONDS = 12 * 3_600_000;
 const SAID_MILLISECONDS = 8_000;
+const WAIT_MILLISECONDS = 1_500; // a wait that is shorter is not told
 const OWN_WILL = new Set(['user_deleted', 'unassigned']);
 const DISMISSED = 'minicolab:dismissed-snapshot';
 
@@ -36,7 +37,10 @@ class LimitsView {
         this._show(told(this._warning, event.model, this._warnBefore, performance.now()));
       }
     });
-    _runtime.stateChanged.connect((_, state) => this._moved(state));
+    _runtime.stateChanged.connect((_, state) => {
+      this._moved(state);
+      this._waits();
+    });
   }
 
   /** A person did something. */
@@ -87,6 +91,32 @@ class LimitsView {
     } else if (state === 'connecting') {
       this._remove('ended');
     }
+  }
+
+  /** Say what a start waits for, once that takes a while, and let a person give it up. */
+  private _waits(): void {
+    const { state, model, phase } = this._runtime;
+    if (state !== 'connecting' || !waits(model?.phase)) {
+      window.clearTimeout(this._waiting);
+      this._waiting = 0;
+      this._remove('waiting');
+      return;
+    }
+    const said = this._lines.get('waiting')?.words[0];
+    if (said !== undefined && said !== phase) {
+      this._putWait();
+    } else if (!this._waiting) {
+      this._waiting = window.setTimeout(() => this._putWait(), WAIT_MILLISECONDS);
+    }
+  }
+
+  private _putWait(): void {
+    this._put({
+      key: 'waiting',
+      tone: 'quiet',
+      words: [this._runtime.phase],
+      actions: [{ label: 'Cancel', run: () => this._runtime.end() }]
+    });
   }
 
   private async _connected(): Promise<void> {
@@ -273,6 +303,7 @@ class LimitsView {
   private _warning: IWarning | null = null;
   private _warnBefore: number[] = [];
   private _ticking = 0;
+  private _waiting = 0;
   private _flushed = false;
   private _last = 'disconnected';
 }

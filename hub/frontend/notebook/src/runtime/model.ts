@@ -37,6 +37,9 @@ export interface IRuntimeEvent {
   model: IRuntimeModel & { ends?: string; seconds_left?: number };
 }
 
+/** The code of a start that its person gave up. */
+export const GIVEN_UP = 'given_up';
+
 const NOWHERE = 'https://runtime.invalid/'; // never fetched: see _fetch
 const GONE = new Set([424, 502, 503, 504]);
 
@@ -131,9 +134,11 @@ export class Runtime implements IRuntime {
     }
   }
 
-  /** End the runtime: disconnect and delete. */
+  /** End the runtime: disconnect and delete. A start that is under way is given up. */
   async end(): Promise<void> {
-    const id = this._model?.id;
+    const asked = await this._asked?.catch(() => undefined);
+    this._giveUp();
+    const id = this._model?.id ?? asked?.id;
     this._forget();
     this._reason = '';
     this._set('disconnected');
@@ -150,12 +155,15 @@ export class Runtime implements IRuntime {
     this._reason = '';
     this._set('connecting');
     try {
-      this._model = await control<IRuntimeModel>(
-        'runtimes',
-        'POST',
-        { file_id: page.file.id, accelerator: this.accelerator, shape: 'STANDARD' },
-        { 'Idempotency-Key': crypto.randomUUID() }
-      );
+      this._asked = this._ask(page.file.id);
+      const model = await this._asked.finally(() => {
+        this._asked = null;
+      });
+      if (this._state !== 'connecting') {
+        throw givenUp();
+      }
+      this._model = model;
+      this.accelerator = this._model.accelerator;
       this._isNew = this._model.state !== 'ready';
       await this._untilReady(this._model.id);
       await this._renew(this._model.id);
@@ -163,9 +171,29 @@ export class Runtime implements IRuntime {
       this._set('connected');
     } catch (error) {
       this._forget();
-      this._reason = (error as Error).message;
+      this._reason = error instanceof ApiError && error.code === GIVEN_UP ? '' : (error as Error).message;
       this._set('disconnected');
       throw error;
+    }
+  }
+
+  /** Ask for a runtime. A notebook from elsewhere may want an accelerator that nobody has heard of here: then without. */
+  private async _ask(file: string): Promise<IRuntimeModel> {
+    const post = () =>
+      control<IRuntimeModel>(
+        'runtimes',
+        'POST',
+        { file_id: file, accelerator: this.accelerator, shape: 'STANDARD' },
+        { 'Idempotency-Key': crypto.randomUUID() }
+      );
+    try {
+      return await post();
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.code !== 'unknown_accelerator') {
+        throw error;
+      }
+      this.accelerator = 'NONE';
+      return post();
     }
   }
 
@@ -175,6 +203,7 @@ export class Runtime implements IRuntime {
     const events = new EventSource(`${page.controlUrl}api/v1/runtimes/${id}/events`);
     this._events = events;
     return new Promise((resolve, reject) => {
+      this._giveUp = () => reject(givenUp());
       const read = (event: Event) => JSON.parse((event as MessageEvent<string>).data) as IRuntimeModel & { ends?: string; seconds_left?: number };
       events.addEventListener('phase', event => {
         this._model = read(event);
@@ -307,6 +336,8 @@ export class Runtime implements IRuntime {
   private _ticket: ITicket | null = null;
   private _last = NOWHERE;
   private _pending: Promise<void> | null = null;
+  private _asked: Promise<IRuntimeModel> | null = null;
+  private _giveUp: () => void = () => undefined;
   private _events: EventSource | null = null;
   private _renewal = 0;
   private _probing = false;
@@ -314,6 +345,10 @@ export class Runtime implements IRuntime {
   private _lastEnded: IRuntimeModel | null = null;
   private _isNew = false;
   private _told = new Signal<this, IRuntimeEvent>(this);
+}
+
+function givenUp(): ApiError {
+  return new ApiError(0, GIVEN_UP, 'The start was given up.');
 }
 
 function answer(body: object, status = 200): Response {

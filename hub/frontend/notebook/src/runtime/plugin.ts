@@ -14,6 +14,7 @@ import { tellWhy } from '../limits/dialog';
 import { attach, markRequests } from './attach';
 import { IRuntime } from './model';
 import { firstKernel, readyMeansKernel, setUp } from './ready';
+import { askedFor } from './type';
 import { marksOf } from './writer';
 
 const KERNEL_MILLISECONDS = 60_000;
@@ -98,6 +99,9 @@ export const attacher: JupyterFrontEndPlugin<void> = {
         }
       });
       void panel.context.ready.then(() => {
+        if (runtime.state === 'disconnected') {
+          runtime.accelerator = askedFor(panel.context.model);
+        }
         if (runtime.state === 'connected') {
           attachAll();
         } else {

@@ -22,6 +22,13 @@ export function view(state: ConnectionState, phase: string, reason: string): ICo
   }
 }
 
+const WAITS = new Set(['queued', 'preparing']);
+
+/** Return whether a start stands still in a phase: for an accelerator, a machine, or what it is made of. That may take long. */
+export function waits(phase: string | undefined): boolean {
+  return WAITS.has(phase ?? '');
+}
+
 /** Return how long to wait before the ticket is renewed, in milliseconds: two thirds of what is left, at least a second. */
 export function renewAfter(expiresAt: string, now: number): number {
   const left = new Date(expiresAt).getTime() - now;

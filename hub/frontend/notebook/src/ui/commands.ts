@@ -5,6 +5,7 @@ import { INotebookTracker, NotebookActions, NotebookPanel } from '@jupyterlab/no
 import { documents, IFileModel } from '../api';
 import { page } from '../page';
 import { IRuntime } from '../runtime/model';
+import { remember } from '../runtime/type';
 import { connectOrExplain } from '../limits/dialog';
 import { manageSessions } from '../limits/sessions';
 import { settings } from '../limits/settings';
@@ -160,19 +161,13 @@ export const commands: JupyterFrontEndPlugin<void> = {
       if (sure.button.accept) {
         await runtime.end().catch(error => showErrorMessage('The runtime could not be ended', (error as Error).message));
       }
-    }, busy);
+    }, () => runtime.state === 'connecting' || busy());
     add('connect', 'Connect to a hosted runtime', () => connectOrExplain(runtime), () => !busy());
-    add('change-runtime', 'Change runtime type', panel =>
-      changeRuntimeType(runtime, accelerator => {
-        const model = panel.context.model;
-        if (accelerator === 'NONE') {
-          model.deleteMetadata('accelerator');
-        } else {
-          model.setMetadata('accelerator', 'GPU');
-        }
-        model.setMetadata('colab', { ...(model.getMetadata('colab') as object | undefined), gpuType: accelerator === 'NONE' ? undefined : accelerator });
-      })
-    );
+    add('change-runtime', 'Change runtime type', async panel => {
+      if (await changeRuntimeType(runtime, accelerator => remember(panel.context.model, accelerator))) {
+        await connectOrExplain(runtime);
+      }
+    });
     add('manage-sessions', 'Manage sessions', () => manageSessions(runtime).catch(error => showErrorMessage('Sessions', (error as Error).message)));
     add('view-resources', 'View resources', () => viewResources(runtime).catch(error => showErrorMessage('Resources', (error as Error).message)));
 

@@ -4,7 +4,7 @@ import { Menu, Widget } from '@lumino/widgets';
 import { control, IResources } from '../api';
 import { connectOrExplain } from '../limits/dialog';
 import { IRuntime } from '../runtime/model';
-import { size, view } from '../runtime/state';
+import { size, view, waits } from '../runtime/state';
 
 const METER_MILLISECONDS = 10_000;
 
@@ -60,7 +60,8 @@ export class ConnectWidget extends Widget {
     this.node.dataset.state = state;
     this._meter.hidden = state !== 'connected';
     this._button.hidden = state === 'connected' && this._meter.childElementCount > 0;
-    if (state === 'connecting' && phase) {
+    // What a wait is for takes a line of its own, above the notebook.
+    if (state === 'connecting' && phase && !waits(this._runtime.model?.phase)) {
       this._button.textContent = `${now.label}: ${phase}`;
     }
     if (state !== this._drawn) {

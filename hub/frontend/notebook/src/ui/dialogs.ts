@@ -29,8 +29,8 @@ interface IFlavor {
   reason: string | null;
 }
 
-/** Choose the accelerator; a change ends the runtime that is there. */
-export async function changeRuntimeType(runtime: IRuntime, remember: (accelerator: string) => void): Promise<void> {
+/** Choose the accelerator; a change ends the runtime that is there. Return whether another is to take its place. */
+export async function changeRuntimeType(runtime: IRuntime, remember: (accelerator: string) => void): Promise<boolean> {
   const { items } = await control<{ items: IFlavor[] }>('accelerators');
   const form = element('form');
   form.append(element('p', 'Runtime type', 'mc-soft'), element('p', 'Python 3'), element('p', 'Hardware accelerator', 'mc-soft'));
@@ -42,14 +42,14 @@ export async function changeRuntimeType(runtime: IRuntime, remember: (accelerato
     input.value = item.name;
     input.checked = item.name === runtime.accelerator;
     input.disabled = !item.available;
-    label.append(input, element('span', item.name === 'NONE' ? 'CPU' : `${item.name} GPU`));
+    label.append(input, element('span', item.title));
     if (item.reason) {
       label.append(element('span', item.reason, 'mc-soft'));
     }
     form.append(label);
   }
   if (items.length === 1) {
-    form.append(element('p', 'This machine has no GPU.', 'mc-soft'));
+    form.append(element('p', 'There is no GPU or TPU here.', 'mc-soft'));
   }
   const result = await showDialog({
     title: 'Change runtime type',
@@ -58,21 +58,25 @@ export async function changeRuntimeType(runtime: IRuntime, remember: (accelerato
   });
   const chosen = form.querySelector<HTMLInputElement>('input:checked')?.value;
   if (!result.button.accept || !chosen || chosen === runtime.accelerator) {
-    return;
+    return false;
   }
-  if (runtime.state === 'connected') {
+  const had = ['connecting', 'connected'].includes(runtime.state);
+  if (runtime.state === 'connecting') {
+    await runtime.end(); // it has nothing to lose yet
+  } else if (runtime.state === 'connected') {
     const sure = await showDialog({
       title: 'Disconnect and delete runtime',
       body: 'Changing the runtime type ends the current runtime. Its variables and files in /content are lost; the notebook and your Drive are not.',
       buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'OK' })]
     });
     if (!sure.button.accept) {
-      return;
+      return false;
     }
     await runtime.end();
   }
   runtime.accelerator = chosen;
   remember(chosen);
+  return had;
 }
 
 export async function viewResources(runtime: IRuntime): Promise<void> {
