@@ -2,7 +2,7 @@
 
 `table` makes the application. `check` compares what the application really serves with the committed list `allowed_routes.txt`, by pattern
 and handler; an address that is not on the list stops the process at start. Whoever adds an address adds it here, and says who
-may use it (`tests/integration/test_documents.py` walks all of them as another user and as nobody).
+may use it (`tests/integration/documents/test_access.py` walks all of them as another user and as nobody).
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class ContainerBackend(Supervised, ABC):
     def __init__(self, supervisor_key: Callable[[str], bytes], left: Ended) -> None:
         self._supervisor_key = supervisor_key
         self._left = left
+        self._followed: dict[str, Observed | None] = {}  # whose end is listened for, and what they are
 
     # -- what an engine adds ----------------------------------------------------------------------------------
 
@@ -252,6 +253,7 @@ class ContainerBackend(Supervised, ABC):
         """Return the reason the supervisor tells when it ends, None when the connection ends without."""
         ended = asyncio.ensure_future(self._until_ended(place.id))
         hears = asyncio.ensure_future(self._listen_for_end(place))
+        self._followed[place.id] = None
         try:
             await asyncio.wait((ended, hears), return_when=asyncio.FIRST_COMPLETED)
             if ended.done() and not hears.done():
@@ -261,6 +263,7 @@ class ContainerBackend(Supervised, ABC):
         except SupervisorGone:
             return None
         finally:
+            self._followed.pop(place.id, None)
             for task in (ended, hears):
                 task.cancel()
             await asyncio.gather(ended, hears, return_exceptions=True)
@@ -313,8 +316,15 @@ class ContainerBackend(Supervised, ABC):
         return Observed(place.id, place.user, place.file_id, status["state"], endpoint, ready)
 
     async def _look_or_believe(self, place: Place) -> Observed:
+        """Return the runtime as its supervisor sees it; a ready one whose end is listened for is still what it was."""
+        known = self._followed.get(place.id)
+        if known is not None:
+            return known
         try:
-            return await self._look(place)
+            seen = await self._look(place)
+            if place.id in self._followed and seen.state == "ready":
+                self._followed[place.id] = seen
+            return seen
         except BackendError:
             return Observed(place.id, place.user, place.file_id, "unknown", None, None)
 

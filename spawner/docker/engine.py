@@ -41,7 +41,9 @@ class Unreachable(BackendError):
     """The engine does not answer. What it runs may well live on."""
 
     def __init__(self, error: object) -> None:
-        why = "it is silent" if isinstance(error, requests.Timeout) else str(error)
+        cause = getattr(error, "__cause__", None)  # of the first question, which is for the engine's version
+        silent = isinstance(error, requests.Timeout) or isinstance(cause, requests.Timeout)
+        why = "it is silent" if silent else str(error)
         super().__init__("no_answer", f"The Docker engine does not answer: {why}.")
 
 

@@ -29,7 +29,6 @@ WITH_IMAGE = frozenset({"btrfs", "devicemapper"})  # their limits count the imag
 WATCH_SECONDS = 2.0
 MEASURE_SECONDS = 60.0  # at the latest; measuring walks through all that was written
 BLIND_SECONDS = 10.0  # where it is not seen how much room the engine has
-PROBE_BYTES = "1073741824"
 DISK_FULL = "disk_full"
 
 TellFull = Callable[[str, EndReason], Awaitable[None]]
@@ -76,13 +75,17 @@ class Layers:
         return self._limited
 
     def _probe(self, api: Any) -> bool | None:
-        if not may_have_quotas(api.info()):
+        info = api.info()
+        if not may_have_quotas(info):
             return False
-        probe = {"Image": self._settings.image, "HostConfig": {"StorageOpt": {"size": PROBE_BYTES}}}
         try:
-            made = api.create_container_from_config(probe)
+            image = int(api.inspect_image(self._settings.image)["Size"])
         except ImageNotFound:
             return None
+        size = (self._settings.disk_bytes or 0) + (image if info["Driver"] in WITH_IMAGE else 0)
+        probe = {"Image": self._settings.image, "HostConfig": {"StorageOpt": {"size": str(size)}}}
+        try:
+            made = api.create_container_from_config(probe)
         except APIError as error:
             if is_refusal(error):
                 return False

@@ -82,8 +82,8 @@ async def test_an_engine_that_is_not_there_is_said_to_be_so(bench: Bench, tmp_pa
 async def test_an_engine_that_is_silent_is_told_soon_and_cells_run_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spawner.docker.engine.LOOK_SECONDS", 1.0)
     runtime = await bench.start()
+    monkeypatch.setattr("spawner.docker.engine.LOOK_SECONDS", 1.0)
     end = asyncio.create_task(bench.backend.wait_end(runtime.id))
     cell = asyncio.create_task(runtime.run("import time\ntime.sleep(2)\nprint('through')"))
     with silent(bench.engine):
@@ -97,6 +97,7 @@ async def test_an_engine_that_is_silent_is_told_soon_and_cells_run_on(
             assert refused.value.code == "no_answer"
         assert await cell == "through\n"
         assert not end.done()
+    monkeypatch.undo()
     await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=1.0)
     assert await end == STOPPED
 

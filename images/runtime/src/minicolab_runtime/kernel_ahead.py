@@ -131,11 +131,12 @@ def _become(order: dict[str, object]) -> None:
 def show_command(command: Sequence[str]) -> None:
     """Show `command` as this process's command line, where the kernel lets it be longer than it was.
 
-    The old environment lies behind it and is overwritten: nothing may point there any more (os.environ has been filled anew).
+    The beginning of the old environment lies behind it and is overwritten: nothing may point there any more (os.environ has been
+    filled anew).
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end, environment, environment_end = map(int, fields[_ARGUMENTS])
-    text = " ".join(command).encode()
-    if start and end == environment and len(text) < environment_end - start:
-        ctypes.memset(start, 0, environment_end - start)
+    text = " ".join(command).encode() + b"\0"
+    if start and end == environment and len(text) <= environment_end - start:
+        text = text.ljust(end - start, b"\0")
         ctypes.memmove(start, text, len(text))
