@@ -24,6 +24,7 @@ from quota.sql import create_engine
 from quota.ticket import runtime_key, supervisor_key
 from quota.windows import ROLLING
 from spawner.catalogue import CatalogueEntry
+from spawner.ended import Ended
 from spawner.environment import Progress, RuntimeEnvironment
 from spawner.kubernetes.model import Flavor as PodFlavor
 from spawner.kubernetes.model import Installation
@@ -70,7 +71,10 @@ def _kubernetes_backend(service: Service) -> RuntimeBackend:
         raise SettingsError(f"runtimes.kubernetes: {fault}") from fault
     master = service.key("ticket")
     return KubernetesBackend(
-        cluster, kubernetes_installation(service.settings), lambda i: supervisor_key(master, i)
+        cluster,
+        kubernetes_installation(service.settings),
+        lambda i: supervisor_key(master, i),
+        Ended(service.runtimes_folder / ".ended"),
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import tarfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from quota.clock import SystemClock
 from spawner import keep
 from spawner.model import EndReason, LeftBehind
 from spawner.ports import BackendError
+from spawner.supervisor.handover import MOST_BYTES
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 SUFFIXES = REASON, EXECUTIONS, CONTENT, ARCHIVE, NOTE = (
@@ -57,6 +59,21 @@ class Ended:
             return EndReason(data["code"], data["message"], data.get("boottime"))
         except (OSError, ValueError, KeyError):
             return None
+
+    def put_executions(self, runtime_id: str, parts: Iterable[bytes]) -> None:
+        """Leave what a runtime's server wrote of its cells, whole or not at all. Raise OSError, or ValueError when it is too large."""
+        self.make()
+        draft, size = self._folder / f".{runtime_id}.executions", 0
+        try:
+            with draft.open("wb") as file:
+                for part in parts:
+                    size += len(part)
+                    if size > MOST_BYTES:
+                        raise ValueError(f"more than {MOST_BYTES} bytes")
+                    file.write(part)
+            draft.replace(self.path(runtime_id, EXECUTIONS))
+        finally:
+            draft.unlink(missing_ok=True)
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         """Return what a runtime left, None when there is nothing of it."""

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cluster.harness import images, lifecycle, programs
+from cluster.harness.cluster import Cluster
+from cluster.harness.errors import Unavailable
+from cluster.harness.foreign import named_by_environment
+from support import docker_engine
 from support import postgresql as server
 from support.browser import open_browser
+from support.docker_engine import Engine
 from support.service import Running, running
 
 # How fast the machine makes an example says nothing about our code. CI takes the same examples every time.
@@ -82,3 +88,39 @@ def postgresql() -> Iterator[str]:
         )
     with server.postgresql_server(programs) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """An engine of the tests' own, with the images that the tests need."""
+    if why_not := docker_engine.missing():
+        pytest.skip(why_not)
+    with docker_engine.engine() as engine:
+        docker_engine.build_image(engine, "minimal")
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that is ready for pods: the one that MINICOLAB_KUBECONFIG names, else one of our own, made once a session.
+
+    MINICOLAB_CLUSTER_STATE names the folder of a cluster that `make cluster-up` has made or will; that one stays up afterwards.
+    """
+    foreign = named_by_environment()
+    if foreign is not None:
+        if foreign.load:
+            foreign.import_image(images.busybox(tmp_path_factory.mktemp("images") / "busybox.tar"))
+        yield foreign
+        return
+    missing = programs.missing()
+    if missing:  # it takes longer than a test may
+        pytest.skip(f"no cluster: {', '.join(missing)} not built (make test-cluster)")
+    kept = os.environ.get("MINICOLAB_CLUSTER_STATE")
+    state = Path(kept) if kept else tmp_path_factory.mktemp("cluster") / "state"
+    try:
+        yield lifecycle.up(state)
+    except Unavailable as reason:
+        pytest.skip(f"no cluster: {reason}")
+    finally:
+        if not kept:
+            lifecycle.down(state)

@@ -11,12 +11,13 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spawner.container import link
 from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, bind_name, describe
+from spawner.ended import Ended
 from spawner.model import (
     Endpoint,
     EndReason,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 90.0  # from the start of the container's first process
 STATUS_SECONDS = 5.0
 END_SECONDS = 30.0  # on top of the grace
+LAST_BREATH_SECONDS = 5.0  # from the last word of a supervisor to its end
 CONNECT_AGAIN_SECONDS = 0.05  # a port of another machine can not be awaited
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LOST = EndReason("lost", "The machine disappeared without saying why.")
@@ -61,13 +63,19 @@ class Place:
 
 
 class ContainerBackend(Supervised, ABC):
-    """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key)."""
+    """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key).
+
+    What ended ones left is kept by `left`. Where a container's files go with it, its supervisor hands over what its cells printed
+    last, and waits `hand_over_seconds` for somebody to take it.
+    """
 
     name: str
+    hand_over_seconds = 0.0
     keeps_content = False
 
-    def __init__(self, supervisor_key: Callable[[str], bytes]) -> None:
+    def __init__(self, supervisor_key: Callable[[str], bytes], left: Ended) -> None:
         self._supervisor_key = supervisor_key
+        self._left = left
         self._followed: dict[str, Observed | None] = {}  # whose end is listened for, and what they are
 
     # -- what an engine adds ----------------------------------------------------------------------------------
@@ -116,7 +124,9 @@ class ContainerBackend(Supervised, ABC):
     async def start(self, spec: RuntimeSpec, on_phase: OnPhase) -> Endpoint:
         if not GOOD_ID.fullmatch(spec.id):
             raise BackendError("bad_id", "A runtime's id has lower-case letters, digits and '-' only.")
-        await self._create(spec, describe(spec, self._supervisor_key(spec.id)), on_phase)
+        key = self._supervisor_key(spec.id)
+        told = describe(spec, key, hand_over_seconds=self.hand_over_seconds)
+        await self._create(spec, told, on_phase)
         try:
             place = await self._until_placed(spec.id, on_phase)
             on_phase(Phase.SERVER)
@@ -175,20 +185,37 @@ class ContainerBackend(Supervised, ABC):
         if not GOOD_ID.fullmatch(runtime_id):
             return
         place = await self._find(runtime_id)
-        if place is not None and place.host is not None and not place.ended:
-            request = {
-                "op": "stop",
-                "code": reason.code,
-                "message": reason.message,
-                "grace_seconds": grace_seconds,
-            }
-            try:
-                async with asyncio.timeout(grace_seconds + END_SECONDS):
-                    await link.call(self._address(place), request)
-                    await self._until_ended(runtime_id)
-            except (SupervisorGone, NoAnswer, TimeoutError) as error:
-                log.warning("runtime %s does not end by itself (%s): it is removed", runtime_id, error)
+        if place is not None:
+            found = self._dated(place) if place.ended else None
+            told = await self._end(place, reason, grace_seconds)
+            self._note(runtime_id, told or found or replace(reason, boottime=linux.boottime()))
         await self._remove(runtime_id)
+
+    async def _end(self, place: Place, reason: EndReason, grace_seconds: float) -> EndReason | None:
+        """Have a container end itself, and wait for that; return the reason it tells: it may have had another already."""
+        heard: EndReason | None = None
+        if place.host is None or place.ended:
+            return heard
+        request = {
+            "op": "stop",
+            "code": reason.code,
+            "message": reason.message,
+            "grace_seconds": grace_seconds,
+        }
+        try:
+            async with asyncio.timeout(grace_seconds + END_SECONDS):
+                heard = await self._listen_for_end(place, ask=request)
+                await self._until_ended(place.id)
+        except (SupervisorGone, TimeoutError) as error:
+            log.warning("runtime %s does not end by itself (%s): it is removed", place.id, error)
+        return heard
+
+    def _note(self, runtime_id: str, reason: EndReason) -> None:
+        """Leave why a runtime ended until it is forgotten: who asked first may die before that is written down."""
+        try:
+            self._left.put_reason(runtime_id, reason)
+        except OSError as error:
+            log.warning("why runtime %s ended (%s) can not be kept: %s", runtime_id, reason.code, error)
 
     async def wait_end(self, runtime_id: str) -> EndReason:
         heard: EndReason | None = None
@@ -197,7 +224,7 @@ class ContainerBackend(Supervised, ABC):
         while True:
             place = await self._find(runtime_id)
             if place is None:
-                return heard or LOST
+                return self._left.reason(runtime_id) or heard or LOST
             if not place.ended and heard is None and place.host is not None:
                 heard = await self._hear_end(place)
             if heard is None and not place.ended:
@@ -206,6 +233,12 @@ class ContainerBackend(Supervised, ABC):
                 if not place.ended:
                     continue
             reason = heard or self._dated(place) or LOST
+            self._note(runtime_id, reason)
+            if heard is not None:
+                # It has said its last word and is about to end: what it left is whole then.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_BREATH_SECONDS):
+                        await self._until_ended(runtime_id)
             await self._remove(runtime_id)
             return reason
 
@@ -235,11 +268,17 @@ class ContainerBackend(Supervised, ABC):
                 task.cancel()
             await asyncio.gather(ended, hears, return_exceptions=True)
 
-    async def _listen_for_end(self, place: Place) -> EndReason | None:
-        async with contextlib.aclosing(link.watch(self._address(place))) as events:
+    async def _listen_for_end(self, place: Place, *, ask: dict[str, Any] | None = None) -> EndReason | None:
+        """Take what the supervisor tells at its end; return the reason, None when the connection ends without."""
+
+        async def keep(left: list[bytes]) -> None:
+            await asyncio.to_thread(self._left.put_executions, place.id, left)
+
+        async with contextlib.aclosing(link.watch(self._address(place), keep=keep, ask=ask)) as events:
             async for event in events:
                 if event.get("event") == "end":
-                    return EndReason(str(event["code"]), str(event["message"]), linux.boottime())
+                    at = linux.boottime() - float(event["seconds_ago"])
+                    return EndReason(str(event["code"]), str(event["message"]), at)
         return None
 
     def _dated(self, place: Place) -> EndReason | None:
@@ -259,6 +298,7 @@ class ContainerBackend(Supervised, ABC):
         return await self._look(place) if place is not None and not place.ended else None
 
     async def list_all(self) -> list[Observed]:
+        self._left.forget_old()
         places = [place for place in await self._list() if not place.ended]
         return list(await asyncio.gather(*(self._look_or_believe(place) for place in places)))
 
@@ -313,10 +353,11 @@ class ContainerBackend(Supervised, ABC):
     # -- what ended ones left: an engine that keeps /content says so itself --------------------------------------
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
-        return None
+        return await self._left.left_behind(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
 
     async def forget(self, runtime_id: str) -> None:
-        return None
+        if GOOD_ID.fullmatch(runtime_id):
+            await self._left.forget(runtime_id)
 
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         raise BackendError("restore_failed", f"Runtimes on {self.name} can not be given a snapshot yet.")

@@ -13,14 +13,17 @@ import hmac
 import json
 import secrets
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from spawner.supervisor.wire import MAX_LINE, SupervisorGone, ask
+from spawner.supervisor.handover import Gathered
+from spawner.supervisor.wire import MAX_LINE, SupervisorGone
+from spawner.supervisor.wire import ask as ask_on
 
 GREETING_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
+Keep = Callable[[list[bytes]], Awaitable[None]]
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
@@ -67,18 +70,30 @@ async def connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 async def call(address: Address, request: dict[str, Any], *, seconds: float = 30.0) -> dict[str, Any]:
     """Ask one thing and return the answer. Raise SupervisorGone, or NoAnswer after `seconds`."""
-    return await ask(*await connect(address), request, seconds=seconds)
+    return await ask_on(*await connect(address), request, seconds=seconds)
 
 
-async def watch(address: Address) -> AsyncGenerator[dict[str, Any]]:
-    """Yield what the supervisor tells (`ready`, `end`) until the connection ends. Raise SupervisorGone when there is none."""
+async def watch(
+    address: Address, *, keep: Keep | None = None, ask: dict[str, Any] | None = None
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield what the supervisor tells (`ready`, `end`) until the connection ends. Raise SupervisorGone when there is none.
+
+    `keep` takes what the runtime left when it ended, before its end is told; `ask` is asked as soon as we are sure to hear that.
+    """
     reader, writer = await connect(address)
+    gathered = Gathered()
     try:
-        writer.write(b'{"op": "watch"}\n')
+        for request in ({"op": "watch"}, *([ask] if ask is not None else [])):
+            writer.write(json.dumps(request).encode() + b"\n")
         await writer.drain()
         while line := await reader.readline():
-            yield json.loads(line)
-    except (OSError, ValueError):
+            event = json.loads(line)
+            if event.get("event") != "left":
+                yield event
+            elif keep is not None and (left := gathered.take(event)) is not None:
+                await keep(left)
+                writer.write(b'{"op": "taken"}\n')
+    except (OSError, ValueError, KeyError):
         return  # a connection that breaks means the same as one that ends
     finally:
         writer.close()

@@ -23,7 +23,7 @@ from spawner.container import link
 from spawner.container.drives import LinkedDrives
 from spawner.container.server import Places, Started
 from spawner.model import Shape
-from spawner.supervisor import processes, wire
+from spawner.supervisor import handover, processes, wire
 from spawner.supervisor.drives import Drives
 from spawner.supervisor.limits import CGROUP_ROOT, Groups
 from spawner.supervisor.machine import Serve
@@ -86,6 +86,9 @@ class Container:
                     os.kill(self.main, number)
             await wire.ended(main_fd, seconds=grace_seconds)
         await asyncio.to_thread(processes.kill_below, os.getpid())
+
+    def to_hand_over(self) -> bytes:
+        return handover.executions_in(self.run) if self.spec["hand_over_seconds"] > 0 else b""
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
         """Tell the reason to whoever looks at the container later. /content is kept by whoever owns the container, or nobody."""

@@ -22,11 +22,16 @@ def describe(
     *,
     server_port: int = SERVER_PORT,
     supervisor_port: int = SUPERVISOR_PORT,
+    hand_over_seconds: float = 0.0,
 ) -> str:
-    """Return the value of MINICOLAB_SPEC for a runtime. It holds secrets: code inside must not get to see it."""
+    """Return the value of MINICOLAB_SPEC for a runtime. It holds secrets: code inside must not get to see it.
+
+    `hand_over_seconds`: how long it waits at its end for somebody who takes what its cells printed last; 0: that is found elsewhere.
+    """
     told = describe_runtime(spec, server_environment(spec, "0.0.0.0", server_port))
     key = base64.b64encode(supervisor_key).decode()
-    return json.dumps({**told, "supervisor_key": key, "supervisor_port": supervisor_port})
+    own = {"supervisor_key": key, "supervisor_port": supervisor_port, "hand_over_seconds": hand_over_seconds}
+    return json.dumps({**told, **own})
 
 
 def bind_name(target: str, *, readonly: bool) -> str:

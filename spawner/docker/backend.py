@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import re
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from docker.errors import APIError
 
 from quota.clock import SystemClock
 from spawner.container.backend import GOOD_ID, LOST, ContainerBackend, Place
+from spawner.container.server import Places
 from spawner.docker import bind, containers, looks
 from spawner.docker.apart import Failed, apart
 from spawner.docker.containers import ContainerSettings, container_arguments, container_name, is_ours
@@ -32,6 +34,7 @@ from spawner.model import EndReason, IsolationReport, LeftBehind, Observed, Phas
 from spawner.ports import BackendError, OnPhase
 from spawner.remove_tree import StillMounted
 from spawner.supervised import gone
+from spawner.supervisor import handover
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ ENGINE_AGAIN_SECONDS = 0.5
 LAST_LINES = 50
 FULL_GRACE_SECONDS = 5.0
 NETWORK_LOCK = ".network"
+EXECUTIONS = f"{Places().run}/{handover.EXECUTIONS}"
 MEASURED = (
     "space beside /content is measured only (the engine's storage has no quotas): who takes too much is ended"
 )
@@ -63,10 +67,9 @@ class DockerBackend(ContainerBackend):
         pull: bool = True,
         device_names: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        super().__init__(supervisor_key)
-        self._settings, self._pull, self._device_names = settings, pull, device_names
         self._folders = Folders(folder, settings.disk_bytes)
-        self._left = self._folders.left
+        super().__init__(supervisor_key, self._folders.left)
+        self._settings, self._pull, self._device_names = settings, pull, device_names
         self._engine = Engine(url)
         self._layers = Layers(self._engine, settings)
         self._shift: int | None = None
@@ -154,7 +157,7 @@ class DockerBackend(ContainerBackend):
         if await self._engine.has_image(image):
             return
         if not self._pull:
-            raise BackendError("unknown_image", f"The image {image} is not on this machine.")
+            raise BackendError("image_unavailable", f"The image {image} is not on this machine.")
         on_phase(Phase.PREPARING, f"Pulling the image {image}")
         await self._engine.pull(image, lambda sentence: on_phase(Phase.PREPARING, sentence))
 
@@ -241,10 +244,9 @@ class DockerBackend(ContainerBackend):
         if looks.was_never_started(found, SystemClock().now()):
             return LOST
         state = found["State"]
-        if state.get("OOMKilled"):
-            return OUT_OF_MEMORY
-        if span := looks.was_killed_between(found):
-            short = await asyncio.to_thread(self._engine.ran_out_of_memory, found["Id"], *span)
+        if last := looks.killed_at_the_end_of(found):
+            # The engine's own mark says that memory was short once: a cell that was killed for it is no reason of an end.
+            short = await asyncio.to_thread(self._engine.ran_out_of_memory, found["Id"], *last)
             if short:
                 return OUT_OF_MEMORY
         if state.get("Error"):
@@ -262,7 +264,6 @@ class DockerBackend(ContainerBackend):
 
     async def list_all(self) -> list[Observed]:
         """Return the living; what has ended or lost its container is put away."""
-        self._left.forget_old()
         places = await self._list()
         known = {place.id for place in places}
         for place in places:
@@ -315,12 +316,9 @@ class DockerBackend(ContainerBackend):
     async def _wait_end(self, runtime_id: str) -> EndReason:
         while True:
             try:
-                reason = await super().wait_end(runtime_id)
+                return await super().wait_end(runtime_id)
             except Unreachable:
                 await asyncio.sleep(ENGINE_AGAIN_SECONDS)  # it lives on without its engine
-                continue
-            left = self._left.reason(runtime_id)
-            return left if left is not None and reason == LOST else reason
 
     async def _remove(self, runtime_id: str) -> None:
         if not GOOD_ID.fullmatch(runtime_id):
@@ -342,12 +340,27 @@ class DockerBackend(ContainerBackend):
         reason = self._dated(place) or CRASHED
         with contextlib.suppress(OSError):
             self._left.put_reason(place.id, reason)
+        if not await self._was_ready(found):
+            return
+        await self._leave_executions(found["Id"], place.id)
         most_bytes = self._folders.kept_at_most(place.id)
         if most_bytes is None:
             most_bytes = int(found["Config"]["Labels"].get(containers.SNAPSHOT, 0))
-        if most_bytes > 0 and await self._was_ready(found):
+        if most_bytes > 0:
             with contextlib.suppress(OSError):
                 await self._folders.set_aside(place.id, most_bytes)
+
+    async def _leave_executions(self, identity: str, runtime_id: str) -> None:
+        """Keep what a container's cells printed last; its user's code may have put anything there."""
+        try:
+            await self._engine.copy_out(
+                identity,
+                EXECUTIONS,
+                handover.MOST_BYTES,
+                lambda parts: self._left.put_executions(runtime_id, parts),
+            )
+        except (APIError, Unreachable, OSError, ValueError, tarfile.TarError) as error:
+            log.warning("what the cells of runtime %s printed last can not be kept: %s", runtime_id, error)
 
     async def _was_ready(self, found: dict[str, Any]) -> bool:
         lines = await self._engine.log_lines(found["Id"], LAST_LINES)

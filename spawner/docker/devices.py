@@ -40,7 +40,9 @@ def device_environment(devices: tuple[str, ...]) -> list[str]:
 
 
 def told_refusal(why: str) -> str | None:
-    """Return what the engine's refusal means when it is about devices: this machine has not what was asked for."""
+    """Return what the engine's refusal means when this machine has not what was asked for."""
+    if found := re.search(r"there are only (\d+) CPUs available", why):
+        return f"The machine of the Docker engine has {found[1]} CPUs, and the runtime is to have more."
     if NO_DRIVER in why:
         return NO_GPUS
     if found := re.search(r'error gathering device information.*?"(/dev/[^"]+)"', why):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 CALLS_AT_ONCE = 32
 CALL_SECONDS = 120  # to make, start or remove something on a disk that is busy
 LOOK_SECONDS = 20  # to answer a question
+COPY_BYTES = 1 << 20
 PULL_SECONDS = 3600
 CONNECT_AGAIN_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 15.0  # an event may be lost; nobody waits longer for it than this
@@ -43,6 +45,16 @@ class Unreachable(BackendError):
         silent = isinstance(error, requests.Timeout) or isinstance(cause, requests.Timeout)
         why = "it is silent" if silent else str(error)
         super().__init__("no_answer", f"The Docker engine does not answer: {why}.")
+
+
+class _Parts:
+    """A stream that comes in parts, to be read as a file."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+
+    def read(self, _size: int) -> bytes:
+        return next(self._parts, b"")
 
 
 class Engine:
@@ -118,6 +130,34 @@ class Engine:
             return text.decode("utf-8", "replace").splitlines()
         return []
 
+    async def copy_out(
+        self, identity: str, path: str, most_bytes: int, take: Callable[[Iterator[bytes]], None]
+    ) -> None:
+        """Give `take` what is in the regular file `path` of a container, in parts; nothing where there is none.
+
+        Raise ValueError when it is larger than `most_bytes`.
+        """
+
+        def copy(api: Any) -> None:
+            try:
+                stream, status = api.get_archive(identity, path)
+            except NotFound:
+                return
+            try:
+                if status["size"] > most_bytes:
+                    raise ValueError(f"{path} is larger than {most_bytes} bytes")
+                with tarfile.open(fileobj=_Parts(stream), mode="r|") as archive:  # type: ignore[call-overload]
+                    found = archive.next()
+                    file = archive.extractfile(found) if found is not None and found.isreg() else None
+                    if file is not None:
+                        take(iter(lambda: file.read(COPY_BYTES), b""))
+            finally:
+                # The engine keeps the container to itself while it sends; only a stream that was begun lets go of it.
+                next(stream, b"")
+                stream.close()
+
+        await self.call(copy)
+
     async def kill(self, identity: str) -> None:
         """Kill a container's processes; one that has ended or is gone is no error."""
         with contextlib.suppress(APIError):
@@ -163,7 +203,7 @@ class Engine:
         return True
 
     async def pull(self, image: str, tell: Callable[[str], None]) -> None:
-        """Bring an image here, telling how far it is. Raise BackendError `unknown_image`."""
+        """Bring an image here, telling how far it is. Raise BackendError `image_unavailable`."""
         loop = asyncio.get_running_loop()
 
         def work() -> None:
@@ -176,7 +216,9 @@ class Engine:
             await self._in(self._pulls, work)
         except (APIError, PullFailed) as error:
             why = str(error.explanation if isinstance(error, APIError) else error)
-            raise BackendError("unknown_image", f"The image {image} can not be had: {why[:300]}") from error
+            raise BackendError(
+                "image_unavailable", f"The image {image} can not be had: {why[:300]}"
+            ) from error
 
     # -- events -----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from spawner.docker import containers
 from spawner.model import EndReason
 
 KILLED = 137
+JUST_NOW_SECONDS = 10.0
 CRASHED = EndReason("crashed", "The machine ended by itself.")
 OUT_OF_MEMORY = EndReason("out_of_memory", "The machine ran out of memory.")
 
@@ -49,12 +50,11 @@ def last_words(lines: Sequence[str]) -> EndReason | None:
     return None
 
 
-def was_killed_between(found: dict[str, Any]) -> tuple[float, float] | None:
-    """Return when a container that was killed began and ended: the kernel may have done it for want of memory."""
-    state = found["State"]
-    begun, finished = moment(state["StartedAt"]), moment(state["FinishedAt"])
-    if state["ExitCode"] == KILLED and begun and finished:
-        return begun.timestamp(), finished.timestamp()
+def killed_at_the_end_of(found: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the last moments of a container that was killed: the kernel may have done it then for want of memory."""
+    finished = moment(found["State"]["FinishedAt"])
+    if found["State"]["ExitCode"] == KILLED and finished:
+        return finished.timestamp() - JUST_NOW_SECONDS, finished.timestamp()
     return None
 
 

@@ -29,6 +29,7 @@ from spawner.container.backend import (
     Place,
 )
 from spawner.container.spec import DRIVES as IN_POD
+from spawner.ended import Ended
 from spawner.kubernetes import phases, pods
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
@@ -60,16 +61,18 @@ class KubernetesBackend(ContainerBackend):
     """Runtimes as pods of one namespace."""
 
     name = "kubernetes"
+    hand_over_seconds = 10.0  # a pod's files go with it
 
     def __init__(
         self,
         cluster: Cluster,
         installation: Installation,
         supervisor_key: Callable[[str], bytes],
+        left: Ended,
         *,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(supervisor_key)
+        super().__init__(supervisor_key, left)
         self._cluster, self._installation = cluster, installation
         self._clock = clock or SystemClock()
         base = f"/api/v1/namespaces/{installation.namespace}"
@@ -390,8 +393,10 @@ class KubernetesBackend(ContainerBackend):
         last = self._pods.last_seen(runtime_id)
         if reason.code not in phases.TOLD_NOTHING or last is None:
             return reason
-        known = phases.deleted_reason(last)
-        return EndReason(known.code, known.message, reason.boottime)
+        known = replace(phases.deleted_reason(last), boottime=reason.boottime)
+        if self._left.reason(runtime_id) is not None:  # it has not been forgotten
+            self._note(runtime_id, known)
+        return known
 
     async def _remove(self, runtime_id: str) -> None:
         pod = await self._pod(runtime_id)

@@ -178,11 +178,13 @@ def end_of(pod: Object) -> EndReason | None:
         return of_pod
     if terminated is None:
         return EndReason("lost", "The machine disappeared without saying why.")
+    said = _last_word(str(terminated.get("message", "")))
+    if (
+        said is not None
+    ):  # it knows better: a cell that was killed for memory an hour ago is no reason of an end
+        return said
     if terminated.get("reason") == "OOMKilled":
         return EndReason("out_of_memory", "The machine ran out of memory.")
-    said = _last_word(str(terminated.get("message", "")))
-    if said is not None:
-        return said
     code = terminated.get("exitCode", 0)
     return EndReason("crashed", f"The machine ended by itself (exit status {code}).")
 

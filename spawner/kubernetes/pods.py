@@ -194,7 +194,7 @@ def _volumes(spec: RuntimeSpec, installation: Installation, drives: DriveVolume)
     shared = str(int(spec.shape.memory_bytes * SHARED_MEMORY_PART))
     return [
         {"name": "content", "emptyDir": content},
-        {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "80Mi"}},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared}},
         drives.volume,
     ]

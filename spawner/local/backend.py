@@ -45,6 +45,7 @@ END_SECONDS = 30.0  # on top of the grace: how long an end may take before the s
 LAST_BREATH_SECONDS = 5.0  # from the end of its connection to the end of a supervisor
 LOOK_SECONDS = 0.02  # a folder's lock can not be awaited
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+GPU = re.compile(r"/dev/nvidia[0-9]+")
 LOST = EndReason("lost", "The machine disappeared without saying why.")
 
 
@@ -96,6 +97,7 @@ class LocalBackend(Supervised):
                     "This machine can not keep users apart, so only one may use it at a time "
                     "(setting runtimes.local.allow_plain_multiuser).",
                 )
+        self._have_what_it_needs(spec)
         on_phase(Phase.SANDBOX)
         lock = self._make_folder(spec, rung)
         try:
@@ -116,6 +118,16 @@ class LocalBackend(Supervised):
                 message = f"The machine did not start within {START_SECONDS:.0f} seconds."
                 raise BackendError("start_timeout", message) from None
             raise
+
+    def _have_what_it_needs(self, spec: RuntimeSpec) -> None:
+        """Raise BackendError when this machine has no environment for the runtime, or not its accelerators."""
+        if not (self._env / "bin" / "python").exists():
+            raise BackendError(
+                "image_unavailable", "The runtime environment is not installed on this machine."
+            )
+        missing = [device for device in spec.devices if GPU.fullmatch(device) and not Path(device).exists()]
+        if missing:
+            raise BackendError("no_capacity", f"This machine does not have {', '.join(missing)}.")
 
     def _make_folder(self, spec: RuntimeSpec, rung: Rung) -> int:
         """Make the runtime's folder and return its lock. Raise BackendError.

@@ -15,14 +15,13 @@ from spawner import keep
 from spawner.local.launch import Launched
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
-from spawner.supervisor import processes, safe_read, wire
+from spawner.supervisor import handover, processes, safe_read, wire
 from spawner.supervisor.drives import Drives
 from spawner.supervisor.machine import Serve
 from spawner.supervisor.watchdog import KILLED_SECONDS, Watchdog
 
 KILL_SECONDS = 10.0
 LOG_BYTES = 64 * 1024
-EXECUTIONS_BYTES = 64 << 20  # what its server leaves of its cells' outputs is smaller
 
 
 class Sandboxed:
@@ -100,6 +99,9 @@ class Sandboxed:
             pid = below[0]
         return pid
 
+    def to_hand_over(self) -> bytes:
+        return b""  # what is left lies in files
+
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
         if self.watchdog is not None:
             self.watchdog.close()
@@ -113,9 +115,8 @@ class Sandboxed:
         if was_ready:
             # None there, or something else in its place: then it was no orderly end, and nothing more is known.
             with contextlib.suppress(OSError, ValueError):
-                safe_read.copy(
-                    self.run, "kernels/executions.json", ended / f"{name}.executions.json", EXECUTIONS_BYTES
-                )
+                kept = ended / f"{name}.executions.json"
+                safe_read.copy(self.run, handover.EXECUTIONS, kept, handover.MOST_BYTES)
         if snapshot_bytes > 0:
             self._leave_content(ended / f"{name}.content", snapshot_bytes)
         clean(self.folder, self.groups.remove)

@@ -2,7 +2,7 @@
 
 What the machine is made of, a sandbox on this machine or the container around us, is hidden behind `Machine`.
 
-Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, logs.
+Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, logs, taken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.supervisor import linux, processes
+from spawner.supervisor import handover, linux, processes
 from spawner.supervisor.drives import Refused
 from spawner.supervisor.kernel_use import KernelUse
 from spawner.supervisor.machine import Machine
@@ -30,6 +30,7 @@ START_SECONDS = 60.0
 USE_SECONDS = 15.0  # how often use is looked at when nobody asks, at most
 WATCH_SECONDS = 0.5  # how often memory is looked at where no control group limits it
 DU_SECONDS = 20.0
+JUST_NOW_SECONDS = 5.0  # a process that was killed for want of memory longer ago is no reason of an end
 LIMIT_GRACE_SECONDS = 1.5  # for what runs when a limit is reached: no runtime outlives one by two seconds
 END_SECONDS = 10.0  # on top of the grace: how long an end may take before the watchdog ends the supervisor
 READY = b'{"event": "ready"}\n'
@@ -66,11 +67,13 @@ class Life:
         self._budget: dict[str, Any] | None = self._spec.get("budget")
         self._snapshot_bytes = int(self._spec.get("snapshot_bytes", 0))
         self._grace_seconds = 3.0
-        self._kills = 0
+        self._kills = self._kills_before = 0
         self._disk_used = 0
         self._watchers: set[asyncio.StreamWriter] = set()
         self._limits_changed = asyncio.Event()
         self._ending = asyncio.Event()
+        self._left, self._taken, self._handed = b"", False, asyncio.Event()
+        self._owed: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Serve until the runtime ends; then nothing of it is left."""
@@ -79,7 +82,7 @@ class Life:
         loop.add_reader(self._machine.ready_watch, self._look_for_readiness)
         loop.add_signal_handler(signal.SIGTERM, self.end, "service_stopped", "The service was stopped.")
         server = await self._machine.listen(self._serve)
-        duties = (self._hold_limits(), self._follow_use(), self._kernels.follow())
+        duties = (self._hold_limits(), self._follow_use(), self._kernels.follow(), self._follow_kills())
         tasks = [asyncio.create_task(duty) for duty in duties]
         if self._machine.watchdog is not None:
             tasks.append(asyncio.create_task(self._watch_the_watchdog()))
@@ -95,10 +98,14 @@ class Life:
         was_ready = self.ready_at is not None
         self._say_next(self._grace_seconds + END_SECONDS, **self.reason)
         await self._machine.end(self._main_fd, self._grace_seconds if was_ready else 0.0)
-        reason = {**self.reason, "boottime": linux.boottime()}
+        ended_at = linux.boottime()
+        reason = {**self.reason, "boottime": ended_at}
+        left = self._machine.to_hand_over() if was_ready else b""
         self._machine.leave(reason, self._snapshot_bytes if was_ready else 0, was_ready)
+        if left:
+            await self._hand_over(left)
         server.close()
-        await self._tell({"event": "end", **reason})
+        await self._tell({"event": "end", **reason, "seconds_ago": linux.boottime() - ended_at})
         for writer in list(self._watchers):
             writer.close()
 
@@ -133,11 +140,42 @@ class Life:
             self.reason = {"code": code, "message": message}
             self._ending.set()
 
+    async def _hand_over(self, left: bytes) -> None:
+        """Tell those who watch what is left, whoever comes too, until they have it; give up when nobody comes in time."""
+        self._left = left
+        for writer in self._watchers:
+            self._give(writer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(self._spec["hand_over_seconds"])):
+                while self._owed or not self._taken:
+                    self._handed.clear()
+                    await self._handed.wait()
+        for giving in self._owed.values():
+            giving.cancel()
+
+    def _give(self, writer: asyncio.StreamWriter) -> None:
+        """Begin to tell one of them; what was given is owed until it is taken."""
+
+        async def give() -> None:
+            with contextlib.suppress(OSError):
+                for event in handover.events(self._left):
+                    writer.write(json.dumps(event).encode() + b"\n")
+                    await writer.drain()
+
+        self._owed[writer] = asyncio.create_task(give())
+
+    def _settle(self, writer: asyncio.StreamWriter, *, taken: bool) -> None:
+        """One of them has it, or has gone."""
+        if (giving := self._owed.pop(writer, None)) is not None:
+            giving.cancel()
+            self._taken = self._taken or taken
+            self._handed.set()
+
     def _main_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._main_fd)
         if self._asked_to_end():
             self.end("unassigned", "The notebook ended its runtime itself (runtime.unassign()).")
-        elif self._out_of_memory():
+        elif self._out_of_memory() > self._kills_before:
             self.end("out_of_memory", "The machine ran out of memory.")
         elif self.state == "starting":
             self.end("start_failed", f"The machine ended while it was starting: {self._last_words()}")
@@ -233,6 +271,13 @@ class Life:
         await self._kernels.look()
         self._used_at = max(self._used_at, self._kernels.used_at())
 
+    async def _follow_kills(self) -> None:
+        """Remember how often memory had been short a moment ago."""
+        last = self._out_of_memory()
+        while True:
+            await asyncio.sleep(JUST_NOW_SECONDS)
+            self._kills_before, last = last, self._out_of_memory()
+
     async def _hold_memory(self) -> None:
         """Kill the largest process when all of them together hold too much: what a control group would do."""
         while True:
@@ -259,6 +304,11 @@ class Life:
                     self._watchers.add(writer)
                     if self.ready_at is not None:
                         writer.write(READY)
+                    if self._left:
+                        self._give(writer)
+                    continue
+                if request["op"] == "taken":
+                    self._settle(writer, taken=True)
                     continue
                 try:
                     answer = await self._answer(request)
@@ -270,6 +320,7 @@ class Life:
             return  # a client that goes away or talks nonsense is no concern of the runtime
         finally:
             self._watchers.discard(writer)
+            self._settle(writer, taken=False)
             writer.close()
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,10 @@ class Machine(Protocol):
         """Ask the server to end, give it the grace, then end every process of the runtime."""
         ...
 
+    def to_hand_over(self) -> bytes:
+        """Return what the cells printed last, for who watches; nothing where it is found when the machine has ended."""
+        ...
+
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
         """Leave the reason and, up to `snapshot_bytes`, /content for whoever asks later; remove everything else."""
         ...

@@ -21,6 +21,15 @@ def read_object(folder: Path, path: str) -> dict[str, object]:
     return parse_object(text)
 
 
+def read(folder: Path, path: str, most_bytes: int) -> bytes:
+    """Return what is in the file `path` below `folder`. Raise OSError, or ValueError when it is larger."""
+    with _opened(folder, path) as file:
+        text = file.read(most_bytes + 1)
+    if len(text) > most_bytes:
+        raise ValueError(f"{path} is larger than {most_bytes} bytes")
+    return text
+
+
 def copy(folder: Path, path: str, target: Path, most_bytes: int) -> None:
     """Copy the file `path` below `folder` to `target`, whole or not at all. Raise OSError, or ValueError when it is larger."""
     draft = target.with_name(f".{target.name}")

@@ -1,10 +1,9 @@
-"""The Kubernetes backend on a real cluster: scheduler, kubelet, containers, the supervisor in the pod."""
+"""What only the Kubernetes backend is asked, on a real cluster; what every backend must do is in tests/contract/suite."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,12 @@ import pytest
 from cluster.harness.cluster import Cluster
 from spawner.kubernetes import pods
 from spawner.kubernetes.model import Flavor
-from spawner.model import EndReason, Phase, Shape
+from spawner.model import Phase, Shape
 from spawner.ports import BackendError
-from support.patience import PATIENCE, Stopwatch, until_async
-from tests.cluster.kubernetes_support import SMALL, STOPPED, Bench, have_runtime_image, make_bench
+from support.patience import PATIENCE, until_async
+from tests.cluster.kubernetes_support import STOPPED, Bench, have_runtime_image, make_bench
 
 pytestmark = pytest.mark.cluster
-
-DEAD_SERVICES_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -29,11 +26,6 @@ async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
     have_runtime_image(cluster)
     async with make_bench(cluster) as bench:
         yield bench
-
-
-def phases_of(told: list[tuple[Phase, str]]) -> list[Phase]:
-    """Return the phases without their repetitions."""
-    return [phase for n, (phase, _) in enumerate(told) if n == 0 or told[n - 1][0] is not phase]
 
 
 # -- the pod ----------------------------------------------------------------------------------------------------
@@ -82,39 +74,6 @@ async def test_a_namespace_that_enforces_the_restricted_standard_takes_every_pod
 # -- start ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_started_runtime_answers_runs_code_and_says_how_far_it_came(bench: Bench) -> None:
-    runtime = await bench.start()
-    order = phases_of(runtime.told)
-    assert order == sorted(order, key=list(Phase).index)
-    assert order[-1] is Phase.READY
-    assert await runtime.run("print(6 * 7)") == "42\n"
-    observed = await bench.backend.observe(runtime.id)
-    assert observed is not None
-    assert (observed.id, observed.user, observed.file_id) == (runtime.id, "ada", "f-1")
-    assert (observed.state, observed.endpoint) == ("ready", runtime.endpoint)
-    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=3.0)
-    assert await bench.backend.observe(runtime.id) is None
-    assert bench.names("pods") == set()
-    await until_async(lambda: not bench.names("secrets"), "the secret outlived its pod")
-
-
-async def test_two_starts_at_once_give_two_runtimes(bench: Bench) -> None:
-    one, other = await asyncio.gather(bench.start("ada"), bench.start("bob@example.org"))
-    assert one.endpoint != other.endpoint
-    assert {o.id for o in await bench.backend.list_all()} == {one.id, other.id}
-    assert {o.user for o in await bench.backend.list_all()} == {"ada", "bob@example.org"}
-    assert await asyncio.gather(one.run("print(1)"), other.run("print(2)")) == ["1\n", "2\n"]
-
-
-async def test_a_name_that_is_taken_is_refused_and_its_holder_not_disturbed(bench: Bench) -> None:
-    runtime = await bench.start()
-    for backend in (bench.backend, bench.another()):
-        with pytest.raises(BackendError) as refused:
-            await backend.start(runtime.spec, lambda _phase, _sentence="": None)
-        assert refused.value.code == "already_exists"
-    assert await runtime.run("print('here')") == "here\n"
-
-
 async def test_a_strangers_pod_is_never_touched(bench: Bench) -> None:
     spec = bench.spec()
     stranger = {
@@ -160,15 +119,6 @@ async def refused(bench: Bench, **changes: Any) -> tuple[BackendError, list[tupl
     return error.value, told
 
 
-async def test_an_image_that_does_not_exist_is_named(bench: Bench) -> None:
-    async with make_bench(bench.cluster, image_pull_policy="Never") as never:
-        never.installation = replace(never.installation, image="docker.io/local/nothing:0")
-        never.backend = never.another()
-        error, _ = await refused(never)
-    assert error.code == "image_unavailable"
-    assert "docker.io/local/nothing:0" in str(error) or "not on the machine" in str(error)
-
-
 async def test_no_room_is_said_while_it_is_waited_for_and_in_the_end(bench: Bench) -> None:
     bench.backend = bench.another(start_seconds=4.0, cpu_share=1.0)
     error, told = await refused(bench, shape=Shape("HUGE", 512 << 20, 640.0, 200))
@@ -189,26 +139,6 @@ async def test_what_the_namespace_does_not_allow_is_said_at_once(bench: Bench) -
     error, _ = await refused(bench)
     assert error.code == "cluster_denied"
     assert "nobody" in str(error)
-
-
-async def test_a_start_that_is_given_up_leaves_nothing(bench: Bench) -> None:
-    for until in (Phase.QUEUED, Phase.SERVER):
-        spec = bench.spec()
-        begun = asyncio.Event()
-
-        def told(
-            phase: Phase, _sentence: str = "", *, last: Phase = until, begun: asyncio.Event = begun
-        ) -> None:
-            if phase is last:
-                begun.set()
-
-        start = asyncio.create_task(bench.backend.start(spec, told))
-        await begun.wait()
-        await asyncio.sleep(0.01)
-        start.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await start
-        assert spec.id not in bench.names("pods")
 
 
 # -- what is inside ---------------------------------------------------------------------------------------------
@@ -241,20 +171,6 @@ print([l.split()[1] for l in open("/proc/self/status") if l.startswith(("CapEff"
     assert await runtime.run("print('still here')") == "still here\n"
 
 
-async def test_a_cell_that_wants_too_much_memory_ends_alone_and_is_counted(bench: Bench) -> None:
-    runtime = await bench.start()
-    assert (
-        await runtime.run(
-            "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'x = bytearray(1 << 30); print(len(x))']).returncode)"
-        )
-        == "-9\n"
-    )
-    used = await bench.backend.resources(runtime.id)
-    assert used.oom_kills >= 1
-    assert used.memory_limit == SMALL.memory_bytes
-    assert await runtime.run("print('alive')") == "alive\n"
-
-
 async def test_use_limits_and_words_go_by_the_supervisor(bench: Bench) -> None:
     runtime = await bench.start()
     await bench.backend.touch(runtime.id)
@@ -278,41 +194,6 @@ async def test_use_limits_and_words_go_by_the_supervisor(bench: Bench) -> None:
 
 
 # -- ends -------------------------------------------------------------------------------------------------------
-
-
-async def test_who_waits_for_the_end_is_told_the_reason_of_who_ended_it(bench: Bench) -> None:
-    runtime = await bench.start()
-    other = bench.another()
-    ending = asyncio.create_task(other.wait_end(runtime.id))
-    await until_async(lambda: other._pods.of(runtime.id))
-    await bench.backend.stop(
-        runtime.id, reason=EndReason("admin_ended", "Ended by Grace."), grace_seconds=3.0
-    )
-    reason = await asyncio.wait_for(ending, PATIENCE)
-    assert (reason.code, reason.message) == ("admin_ended", "Ended by Grace.")
-
-
-async def test_the_limit_holds_with_every_service_dead_and_its_reason_is_found_later(bench: Bench) -> None:
-    spec = bench.spec(max_lifetime_seconds=5.0)
-    runtime = await bench.start_spec(spec)
-    began = time.monotonic()
-    bench.backend.close()  # nobody is connected any more
-
-    def ended() -> bool:
-        (pod,) = [p for p in bench.get("pods") if p["metadata"]["name"] == runtime.id]
-        return bool(pod["status"]["phase"] in ("Succeeded", "Failed"))
-
-    with Stopwatch() as watch:
-        await until_async(ended)
-    assert watch.seconds <= 5.0 + DEAD_SERVICES_SECONDS
-    assert time.monotonic() - began >= 4.5, "it was ended too early"
-    bench.backend = bench.another()  # the service comes back
-    assert await bench.backend.list_all() == []
-    assert await bench.backend.observe(runtime.id) is None
-    reason = await asyncio.wait_for(bench.backend.wait_end(runtime.id), PATIENCE)
-    assert reason.code == "max_lifetime"
-    assert reason.boottime is not None
-    assert bench.names("pods") == set(), "its pod is kept only until its reason was read"
 
 
 async def test_the_cluster_ends_what_its_supervisor_does_not(bench: Bench) -> None:
@@ -341,17 +222,6 @@ async def test_a_pod_that_somebody_deletes_or_drains_has_its_own_reason(bench: B
 
 
 # -- recovery ---------------------------------------------------------------------------------------------------
-
-
-async def test_a_fresh_backend_finds_runtimes_and_their_age(bench: Bench) -> None:
-    runtime = await bench.start()
-    known = await bench.backend.observe(runtime.id)
-    bench.backend = bench.another()
-    (found,) = await bench.backend.list_all()
-    assert known is not None
-    assert (found.id, found.user, found.file_id, found.state) == (runtime.id, "ada", "f-1", "ready")
-    assert found.ready_boottime == pytest.approx(known.ready_boottime, abs=2.0)
-    assert await runtime.run("print('same')") == "same\n"
 
 
 async def test_a_start_whose_process_died_is_found_and_ended(bench: Bench) -> None:

@@ -9,9 +9,7 @@ import pytest
 
 from hub.setup.runtime_environment import environment_for, install
 from spawner.environment import RuntimeEnvironment
-from tests.contract.contract_support import Bench, make_bench
-
-RUNGS = ("namespaces", "bubblewrap", "plain")
+from tests.contract.contract_support import RUNGS, Bench, make_bench
 
 
 @pytest.fixture(scope="session")

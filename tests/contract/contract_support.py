@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,18 +15,19 @@ import pytest
 from spawner.environment import RuntimeEnvironment
 from spawner.local.backend import LocalBackend
 from spawner.local.probe import NoRung
-from spawner.model import EndReason, Phase, RuntimeSpec
+from spawner.model import EndReason, RuntimeSpec
+from spawner.supervisor import wire
 from spawner.supervisor.limits import find_groups
 from support.runtimes import Started, a_spec
+from tests.contract.suite.harness import STOPPED, Drive
 
-STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
+RUNGS = ("namespaces", "bubblewrap", "plain")
 
 
 @dataclass
 class Runtime(Started):
     """A started runtime."""
 
-    phases: list[Phase]
     folder: Path
 
     def path(self, below_content: str) -> str:
@@ -39,30 +41,71 @@ class Runtime(Started):
 
 @dataclass
 class Bench:
-    """A backend to test."""
+    """A backend to test; `started` are the ids of its runtimes."""
 
     backend: LocalBackend
     folder: Path
     rung: str
     env: RuntimeEnvironment
-    started: list[Runtime] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    kind = "local"
+    overrun_seconds = 5.0
+
+    @property
+    def apart(self) -> bool:
+        return self.rung != "plain"
 
     def spec(self, user: str = "ada", **changes: object) -> RuntimeSpec:
         return a_spec(user, **changes)
 
     async def start(self, user: str = "ada", **changes: object) -> Runtime:
-        spec = self.spec(user, **changes)
-        phases: list[Phase] = []
-        endpoint = await self.backend.start(spec, phases.append)
-        runtime = Runtime(spec, endpoint, phases, self.folder / spec.id)
-        self.started.append(runtime)
-        return runtime
+        return await self.start_spec(self.spec(user, **changes))
+
+    async def start_spec(self, spec: RuntimeSpec) -> Runtime:
+        endpoint = await self.backend.start(spec, lambda phase, sentence="": None)
+        self.adopt(spec)
+        return Runtime(spec, endpoint, self.folder / spec.id)
+
+    def adopt(self, spec: RuntimeSpec) -> None:
+        self.started.append(spec.id)
 
     def another(self) -> LocalBackend:
-        """Return a backend as another process, or the hub after a restart, would make it."""
-        return LocalBackend(
-            self.folder, self.env.env, self.env.code, isolation=self.rung, allow_plain_multiuser=True
+        return self.with_environment(self.env.env, self.env.code)
+
+    def with_environment(self, env: Path, code: Path) -> LocalBackend:
+        return LocalBackend(self.folder, env, code, isolation=self.rung, allow_plain_multiuser=True)
+
+    def service(self) -> str:
+        return (
+            "from pathlib import Path\nfrom spawner.local.backend import LocalBackend\n"
+            f"backend = LocalBackend(Path({str(self.folder)!r}), Path({str(self.env.env)!r}), Path({str(self.env.code)!r}),"
+            f" isolation={self.rung!r}, allow_plain_multiuser=True)\n"
         )
+
+    def without_image(self) -> LocalBackend:
+        return self.with_environment(self.folder.parent / "no-environment", self.folder.parent / "no-layer")
+
+    def without_room(self) -> tuple[LocalBackend, dict[str, object]]:
+        return self.backend, {"devices": ("/dev/nvidia250",)}
+
+    def services_die(self) -> None:
+        """Nothing of this process is connected to a runtime when it asks nothing."""
+
+    def lives(self, runtime_id: str) -> bool:
+        return processes_of(runtime_id) != []
+
+    def signal_supervisor(self, runtime_id: str, number: int) -> None:
+        with socket.socket(socket.AF_UNIX) as connection, wire.short_path(self.folder / runtime_id) as path:
+            connection.connect(path)
+            pid, _ = wire.peer(connection)
+        os.kill(pid, number)
+
+    def leftovers(self) -> list[str]:
+        return leftovers(self)
+
+    @contextlib.contextmanager
+    def drives(self, folder: Path) -> Iterator[Drive]:
+        yield a_drive(folder)
 
 
 @contextlib.asynccontextmanager
@@ -76,22 +119,38 @@ async def make_bench(folder: Path, env: RuntimeEnvironment, rung: str) -> AsyncI
     try:
         yield bench
     finally:
-        for runtime in bench.started:
-            await backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
+        for runtime_id in bench.started:
+            await backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
     assert leftovers(bench) == []
+
+
+async def supervisor(runtime: Runtime) -> int:
+    """Return the process id of the runtime's supervisor."""
+    _, writer = await wire.connect(runtime.folder)
+    pid, _ = wire.peer(writer.get_extra_info("socket"))
+    writer.close()
+    return pid
+
+
+def a_drive(folder: Path) -> Drive:
+    """Return a drive of ada's, in a folder of this machine."""
+    place = folder / "drive of ada"
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("of ada")
+    return Drive(str(place), str(folder / "nowhere"), place)
 
 
 def leftovers(bench: Bench) -> list[str]:
     """Return what the runtimes of a bench left on the machine: processes, mounts, control groups, folders."""
     mounts = Path("/proc/self/mountinfo").read_text()
     found = [f"mount below {bench.folder}"] if str(bench.folder) in mounts else []
-    for runtime in bench.started:
-        found += [f"process {pid}" for pid in runtime.processes()]
-        found += [f"group {folder}" for folder in find_groups(runtime.id).folders]
-        found += [f"folder {runtime.folder}"] if runtime.folder.exists() else []
-        short = Path(f"/tmp/minicolab-{runtime.id}")
+    if bench.folder.is_dir():
+        found += [f"entry {path.name}" for path in bench.folder.iterdir() if path.name != ".ended"]
+    for runtime_id in bench.started:
+        found += [f"process {pid}" for pid in processes_of(runtime_id)]
+        found += [f"group {folder}" for folder in find_groups(runtime_id).folders]
+        short = Path(f"/tmp/minicolab-{runtime_id}")
         found += [f"link {short}"] if short.is_symlink() else []
-        found += [f"log of {runtime.id}"] if (bench.folder / f"{runtime.id}.log").exists() else []
     return found
 
 

@@ -13,25 +13,24 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from quota.ticket import mint, supervisor_key
+from quota.ticket import supervisor_key
 from spawner.container import link
 from spawner.container.backend import ContainerBackend, Place
 from spawner.container.spec import describe
+from spawner.ended import Ended
 from spawner.environment import RuntimeEnvironment
 from spawner.local.launch import stack
 from spawner.local.sandbox import Layout, Rung
-from spawner.model import EndReason, IsolationReport, Phase, RuntimeSpec
+from spawner.model import Endpoint, EndReason, IsolationReport, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 from spawner.supervisor.wire import SupervisorGone
-from support.kernel import run_cell
-from support.patience import PATIENCE, Stopwatch
-from support.runtimes import a_spec
+from support.patience import PATIENCE, Stopwatch, until_async
+from support.runtimes import Started, a_spec
 
 MASTER = b"m" * 32
 STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
@@ -54,8 +53,9 @@ class BubblewrapBackend(ContainerBackend):
 
     name = "bubblewrap"
 
-    def __init__(self, folder: Path, env: RuntimeEnvironment) -> None:
-        super().__init__(lambda runtime_id: supervisor_key(MASTER, runtime_id))
+    def __init__(self, folder: Path, env: RuntimeEnvironment, hand_over_seconds: float = 0.0) -> None:
+        super().__init__(lambda runtime_id: supervisor_key(MASTER, runtime_id), Ended(folder / ".ended"))
+        self.hand_over_seconds = hand_over_seconds
         self._folder, self._env = folder, env
         self.containers: dict[str, Contained] = {}
 
@@ -68,7 +68,13 @@ class BubblewrapBackend(ContainerBackend):
             (folder / name).mkdir(parents=True)
         ports = free_port(), free_port()
         key = supervisor_key(MASTER, spec.id)
-        told = describe(spec, key, server_port=ports[0], supervisor_port=ports[1])
+        told = describe(
+            spec,
+            key,
+            server_port=ports[0],
+            supervisor_port=ports[1],
+            hand_over_seconds=self.hand_over_seconds,
+        )
         layout = Layout(folder, self._env.env, self._env.code, Path(sys.base_prefix), Rung.PLAIN)
         stack(layout)
         binds = [
@@ -179,11 +185,21 @@ async def backend(tmp_path: Path, env: RuntimeEnvironment) -> AsyncIterator[Bubb
         await backend._remove(name)
 
 
+@pytest.fixture
+async def handing(tmp_path: Path, env: RuntimeEnvironment) -> AsyncIterator[BubblewrapBackend]:
+    """One whose containers take their files with them, and wait for whoever takes what their cells printed last."""
+    backend = BubblewrapBackend(tmp_path, env, hand_over_seconds=2 * PATIENCE)
+    yield backend
+    for name in list(backend.containers):
+        await backend._remove(name)
+
+
+def started(backend: BubblewrapBackend, spec: RuntimeSpec) -> Started:
+    return Started(spec, Endpoint("127.0.0.1", backend.containers[spec.id].server_port))
+
+
 async def run(backend: BubblewrapBackend, spec: RuntimeSpec, code: str) -> str:
-    port = backend.containers[spec.id].server_port
-    ticket = mint(spec.ticket_key, spec.id, spec.user, int(time.time()) + 600, "n")
-    url = f"http://127.0.0.1:{port}{spec.base_url}"
-    return await asyncio.to_thread(run_cell, url, ticket, code, timeout=PATIENCE)
+    return await started(backend, spec).run(code)
 
 
 async def test_a_container_starts_answers_and_ends_with_the_reason_it_was_given(
@@ -286,3 +302,63 @@ async def test_the_supervisor_of_a_container_hears_its_kernels_itself(backend: B
     async with asyncio.timeout(PATIENCE):
         assert (await backend.wait_end(spec.id)).code == "idle"
     await asyncio.gather(cell, return_exceptions=True)
+
+
+# -- what the cells printed last ---------------------------------------------------------------------------------
+
+LAST_WORDS = "print('last words')"
+
+
+async def kept(backend: BubblewrapBackend, runtime_id: str) -> list[str]:
+    """Return what is kept of a runtime's last outputs."""
+    left = await backend.left_behind(runtime_id)
+    return [e["outputs"][0]["text"] for e in left.executions] if left is not None else []
+
+
+async def test_who_ends_a_runtime_is_handed_its_last_outputs(handing: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await handing.start(spec, lambda phase, sentence="": None)
+    await started(handing, spec).run_marked(LAST_WORDS, "c1")
+    with Stopwatch() as watch:
+        await handing.stop(spec.id, reason=STOPPED, grace_seconds=PATIENCE)
+    assert watch.seconds < 30, "it waited for more than one to take them"
+    assert await kept(handing, spec.id) == ["last words\n"]
+    assert await handing.wait_end(spec.id) == STOPPED
+    await handing.forget(spec.id)
+    assert await handing.left_behind(spec.id) is None
+
+
+async def test_large_outputs_are_handed_over_in_parts_and_whole(handing: BubblewrapBackend) -> None:
+    spec = a_spec()
+    await handing.start(spec, lambda phase, sentence="": None)
+    end = asyncio.create_task(handing.wait_end(spec.id))
+    picture = "from IPython.display import display\ndisplay({'text/plain': '', 'text/html': 'x' * 3_000_000}, raw=True)"
+    await started(handing, spec).run_marked(picture, "c1")
+    await handing.set_limits(spec.id, max_lifetime_seconds=0.5, idle_limit_seconds=300.0)
+    assert (await end).code == "max_lifetime"
+    left = await handing.left_behind(spec.id)
+    assert left is not None
+    assert left.executions[0]["outputs"][0]["data"]["text/html"] == "x" * 3_000_000
+
+
+async def test_last_outputs_wait_for_a_service_that_was_away(handing: BubblewrapBackend) -> None:
+    spec = a_spec(max_lifetime_seconds=4.0)
+    await handing.start(spec, lambda phase, sentence="": None)
+    await started(handing, spec).run_marked(LAST_WORDS, "c1")
+    log = handing.containers[spec.id].folder / "log"
+    await until_async(lambda: '"max_lifetime"' in log.read_text())
+    assert handing.containers[spec.id].process.returncode is None
+    assert (await handing.wait_end(spec.id)).code == "max_lifetime"
+    assert await kept(handing, spec.id) == ["last words\n"]
+
+
+async def test_last_outputs_that_nobody_takes_keep_a_container_no_longer_than_agreed(
+    tmp_path: Path, env: RuntimeEnvironment
+) -> None:
+    backend = BubblewrapBackend(tmp_path, env, hand_over_seconds=1.0)
+    spec = a_spec(max_lifetime_seconds=4.0)
+    await backend.start(spec, lambda phase, sentence="": None)
+    await started(backend, spec).run_marked(LAST_WORDS, "c1")
+    await backend.containers[spec.id].process.wait()
+    assert (await backend.wait_end(spec.id)).code == "max_lifetime"
+    assert await kept(backend, spec.id) == []

@@ -10,8 +10,8 @@ import pytest
 
 from spawner.supervisor import linux, processes
 from support.patience import Stopwatch, until_async
-from tests.contract.contract_support import Bench
-from tests.contract.test_runtime_backend import _runs_a_cell, supervisor
+from tests.contract.contract_support import Bench, supervisor
+from tests.contract.suite.harness import runs_a_cell
 
 DEAF = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\nwhile True: pass"
 BOUND_SECONDS = 2.0
@@ -20,7 +20,7 @@ BOUND_SECONDS = 2.0
 async def test_a_deaf_and_busy_runtime_is_gone_within_two_seconds_of_its_limit(bench: Bench) -> None:
     runtime = await bench.start()
     busy = asyncio.create_task(runtime.run(DEAF))
-    await until_async(lambda: _runs_a_cell(runtime))
+    await until_async(lambda: runs_a_cell(runtime))
     observed = await bench.backend.observe(runtime.id)
     assert observed is not None and observed.ready_boottime is not None
     with Stopwatch() as watch:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from support import docker_engine
 from support.docker_engine import Engine
 from tests.docker.docker_support import Bench, make_bench
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """An engine of the tests' own, with the images that the tests need."""
-    if why_not := docker_engine.missing():
-        pytest.skip(why_not)
-    with docker_engine.engine() as engine:
-        docker_engine.build_image(engine, "minimal")
-        yield engine
 
 
 @pytest.fixture
@@ -33,11 +22,4 @@ async def bench(tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
 async def plain(tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
     """A backend whose runtimes are uid 1000, without capabilities."""
     async with make_bench(tmp_path, engine, root=False) as bench:
-        yield bench
-
-
-@pytest.fixture(params=[True, False], ids=["root", "user"])
-async def either(request: pytest.FixtureRequest, tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
-    """Both of them, one after the other."""
-    async with make_bench(tmp_path, engine, root=request.param) as bench:
         yield bench

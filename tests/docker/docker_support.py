@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from hub.setup.images import image_called
 from quota.ticket import supervisor_key
 from spawner.docker.backend import DockerBackend
 from spawner.docker.containers import ContainerSettings, container_name
-from spawner.model import EndReason, Phase, RuntimeSpec
+from spawner.model import Phase, RuntimeSpec
 from support.docker_engine import Engine
 from support.patience import until_async
-from support.runtimes import Started, a_spec
+from support.runtimes import SMALL, Started, a_spec
+from tests.contract.contract_support import a_drive
+from tests.contract.suite.harness import STOPPED, Drive
 
-STOPPED = EndReason("user_deleted", "The runtime was ended by its user.")
 MASTER = b"m" * 32
 
 
@@ -38,7 +40,10 @@ class Bench:
     folder: Path
     engine: Engine
     settings: ContainerSettings
-    started: list[Runtime] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    kind = "docker"
+    apart = True
+    overrun_seconds = 5.0
 
     def spec(self, user: str = "ada", **changes: object) -> RuntimeSpec:
         return a_spec(user, **{"control_url": "http://host.docker.internal:1/", **changes})
@@ -55,12 +60,51 @@ class Bench:
             sentences.append(sentence)
 
         endpoint = await self.backend.start(spec, on_phase)
-        runtime = Runtime(spec, endpoint, phases, sentences, self.container(spec))
-        self.started.append(runtime)
-        return runtime
+        self.adopt(spec)
+        return Runtime(spec, endpoint, phases, sentences, self.container(spec))
+
+    def adopt(self, spec: RuntimeSpec) -> None:
+        self.started.append(spec.id)
 
     def container(self, spec: RuntimeSpec) -> str:
         return container_name(self.settings.installation, spec.id)
+
+    def service(self) -> str:
+        return (
+            "from pathlib import Path\nfrom quota.ticket import supervisor_key\n"
+            "from spawner.docker.backend import DockerBackend\n"
+            "from spawner.docker.containers import ContainerSettings\n"
+            f"backend = DockerBackend(Path({str(self.folder)!r}), lambda i: supervisor_key({MASTER!r}, i),"
+            f" {self.settings!r}, url={self.engine.url!r}, pull=False)\n"
+        )
+
+    def without_image(self) -> DockerBackend:
+        return self.another(image="docker.io/local/no-such-image:1")
+
+    def without_room(self) -> tuple[DockerBackend, dict[str, object]]:
+        return self.backend, {"shape": replace(SMALL, cpus=640.0)}
+
+    def services_die(self) -> None:
+        """Nothing of this process is connected to a container when it asks nothing."""
+
+    def lives(self, runtime_id: str) -> bool:
+        return self._state(runtime_id, "Running") == "true"
+
+    def _state(self, runtime_id: str, what: str) -> str:
+        asked = (
+            "inspect",
+            "--format",
+            f"{{{{.State.{what}}}}}",
+            container_name(self.settings.installation, runtime_id),
+        )
+        return self.engine.docker(*asked, check=False).stdout.strip()
+
+    def signal_supervisor(self, runtime_id: str, number: int) -> None:
+        os.kill(int(self._state(runtime_id, "Pid")), number)
+
+    @contextlib.contextmanager
+    def drives(self, folder: Path) -> Iterator[Drive]:
+        yield a_drive(folder)
 
     def another(
         self, *, pull: bool = False, url: str | None = None, folder: Path | None = None, **changes: object
@@ -126,8 +170,8 @@ async def make_bench(
     try:
         yield bench
     finally:
-        for runtime in bench.started:
-            await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=0.0)
+        for runtime_id in bench.started:
+            await bench.backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
         leftovers = bench.leftovers()
         for name in bench.containers():
             engine.docker("rm", "-fv", name, check=False)

@@ -43,7 +43,7 @@ async def test_a_registry_that_wants_a_password_is_named_with_its_refusal(bench:
             BackendError, match=r"can not be had: .*(credentials|denied|unauthorized)"
         ) as refused:
             await bench.another(pull=True, image=served.image).start(bench.spec(), deaf)
-    assert refused.value.code == "unknown_image"
+    assert refused.value.code == "image_unavailable"
     assert served.image in str(refused.value)
     assert bench.leftovers() == []
 
@@ -57,7 +57,7 @@ async def test_a_registry_that_goes_away_in_the_middle_is_told_and_can_be_tried_
         served.go_on.set()
         with pytest.raises(BackendError, match=r"can not be had: .*(EOF|connection|closed|reset)") as failed:
             await start
-        assert failed.value.code == "unknown_image"
+        assert failed.value.code == "image_unavailable"
         assert bench.leftovers() == []
         served.down.clear()
         with pytest.raises(BackendError) as failed:  # it is no runtime, but now it came

@@ -88,7 +88,7 @@ async def place_in(bench: Bench, folder: Path, measured: Measured) -> Place:
 
 def put_fashion_data(bench: Bench, engine: Engine, folder: Path) -> None:
     """Put the data where Keras looks for it before it downloads."""
-    container, datasets = bench.started[0].container, "/root/.keras/datasets"
+    [container], datasets = bench.containers(), "/root/.keras/datasets"
     place_fashion_data(folder / "fashion-mnist")
     engine.docker("exec", container, "mkdir", "-p", datasets)
     engine.docker("cp", str(folder / "fashion-mnist"), f"{container}:{datasets}/fashion-mnist")

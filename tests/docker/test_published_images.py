@@ -89,4 +89,4 @@ async def test_a_digest_that_the_registry_does_not_have_is_no_other_image(
     missing = published.image.partition("@")[0] + "@sha256:" + "0" * 64
     with pytest.raises(BackendError, match="can not be had") as refused:
         await bench.another(pull=True, image=missing).start(bench.spec(), lambda phase, sentence="": None)
-    assert refused.value.code == "unknown_image"
+    assert refused.value.code == "image_unavailable"

@@ -146,16 +146,24 @@ def missing() -> str | None:
     return None
 
 
+_ours: dict[Path, Engine] = {}  # those this process runs, by the folder of their site
+
+
 @contextmanager
 def engine(site: Site | None = None) -> Iterator[Engine]:
-    """Run the engine while inside; one at a time on a machine, others wait."""
+    """Run the engine while inside; one at a time on a machine, other processes wait."""
     site = site or MAIN
+    if site.folder in _ours:
+        yield _ours[site.folder]
+        return
     with (site.folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         down(site)
         try:
-            yield up(site)
+            _ours[site.folder] = up(site)
+            yield _ours[site.folder]
         finally:
+            _ours.pop(site.folder, None)
             down(site)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from quota.ticket import mint
 from spawner.model import Endpoint, RuntimeSpec, Shape
-from support.kernel import run_cell
+from support.kernel import Kernel, run_cell
 from support.patience import PATIENCE
 
 SMALL = Shape("SMALL", 1 << 30, 1.0, 200)
@@ -60,3 +60,15 @@ class Started:
     async def run(self, code: str, *, timeout: float = PATIENCE) -> str:
         """Run a cell on a new kernel and return what it printed."""
         return await asyncio.to_thread(run_cell, self.url, self.ticket(), code, timeout=timeout)
+
+    async def run_marked(self, code: str, cell: str) -> str:
+        """Run a cell of the document, whose outputs are kept for it."""
+
+        def run() -> str:
+            kernel = Kernel(self.url, self.ticket())
+            try:
+                return kernel.run(code, metadata={"cellId": cell})
+            finally:
+                kernel.close()
+
+        return await asyncio.to_thread(run)

@@ -235,7 +235,13 @@ SAID = '{"event":"end","code":"idle","message":"Idle for 90 minutes (limit 90 mi
     [
         (pod(phase="Succeeded", containerStatuses=terminated(message=f"noise\n{SAID}\n")), "idle"),
         (
-            pod(phase="Failed", containerStatuses=terminated(reason="OOMKilled", exitCode=137, message=SAID)),
+            pod(
+                phase="Succeeded", containerStatuses=terminated(reason="OOMKilled", exitCode=0, message=SAID)
+            ),
+            "idle",  # a cell was killed for memory once; the node remembers that for ever
+        ),
+        (
+            pod(phase="Failed", containerStatuses=terminated(reason="OOMKilled", exitCode=137)),
             "out_of_memory",
         ),
         (pod(phase="Failed", containerStatuses=terminated(exitCode=137)), "crashed"),
