@@ -161,7 +161,7 @@ class Many:
     ("count", "nodes"),
     [
         (60, 2),
-        pytest.param(1000, 12, marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
+        pytest.param(1000, 12, marks=[pytest.mark.scale, pytest.mark.timeout(1500)]),
     ],
 )
 async def test_many_starts_and_stops_through_a_bad_api_server_leak_nothing_and_touch_nothing_else(
