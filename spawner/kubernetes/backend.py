@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,8 +28,11 @@ from spawner.container.backend import (
 from spawner.container.spec import DRIVES as IN_POD
 from spawner.ended import Ended
 from spawner.kubernetes import phases, pods
+from spawner.kubernetes.away import Away, ago
+from spawner.kubernetes.bindings import Bindings, change_bindings
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
-from spawner.kubernetes.model import DRIVES, FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.model import FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.refusals import UNAVAILABLE, refusal
 from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
 from spawner.kubernetes.watch import Mirror, by_involved, by_name
 from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
@@ -49,9 +49,6 @@ AWAY_SECONDS = 20.0  # how long a node may be not ready, and a supervisor on it 
 CONNECT_LATER_SECONDS = 0.5  # between tries to reach what takes long to start
 KILL_SECONDS = 1  # never 0: that takes a pod out of the list while its processes live
 KEEP_ENDED_SECONDS = 3600.0  # how long a pod that ended stays for whoever wants its reason
-FORGET_AWAY_SECONDS = 60.0  # who has not looked at a node for so long begins anew
-PATCH_TRIES = 10
-UNAVAILABLE = "cluster_unavailable"
 RESTART_NEEDED = (
     "Here a Drive is connected when a runtime starts: end this runtime, and the notebook's next one has it."
 )
@@ -84,7 +81,7 @@ class KubernetesBackend(ContainerBackend):
         about_pods = {"fieldSelector": "involvedObject.kind=Pod"}
         self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
         self._events = Mirror(cluster, self._events_path, by_involved, selector=about_pods)
-        self._away: dict[str, _Away] = {}  # nodes that are not ready
+        self._away = Away(self._nodes, self._clock)
 
     def close(self) -> None:
         """Let go of the cluster; the runtimes go on."""
@@ -272,7 +269,7 @@ class KubernetesBackend(ContainerBackend):
     async def list_all(self) -> list[Observed]:
         found = await super().list_all()
         for pod in await self._list_pods():
-            ago = self._ended_ago(pod)
+            ago = self._endedago(pod)
             if ago is not None and ago > KEEP_ENDED_SECONDS:
                 with contextlib.suppress(BackendError):
                     await self._remove(str(pod["metadata"]["name"]))
@@ -280,7 +277,7 @@ class KubernetesBackend(ContainerBackend):
 
     def _place(self, pod: Object) -> Place:
         end = phases.end_of(pod)
-        if end is None and phases.is_deleted(pod) and self._away_for(pod) >= AWAY_SECONDS:
+        if end is None and phases.is_deleted(pod) and self._away.seconds(pod) >= AWAY_SECONDS:
             end = phases.NODE_LOST
         return Place(
             id=str(pod["metadata"]["name"]),
@@ -289,14 +286,14 @@ class KubernetesBackend(ContainerBackend):
             host=phases.address(pod),
             ended=end is not None,
             reason=end,
-            ended_seconds_ago=self._ended_ago(pod),
+            ended_seconds_ago=self._endedago(pod),
         )
 
-    def _ended_ago(self, pod: Object) -> float | None:
+    def _endedago(self, pod: Object) -> float | None:
         finished = phases.finished_at(pod)
         if finished is None:
             return None
-        return _ago(finished, self._clock)
+        return ago(finished, self._clock)
 
     # -- end --------------------------------------------------------------------------------------------------
 
@@ -360,24 +357,7 @@ class KubernetesBackend(ContainerBackend):
         if phases.node_of(pod) is None:
             return False
         await self._nodes.synced(SYNC_SECONDS)
-        return self._away_for(pod) >= AWAY_SECONDS and not await self._answers(self._place(pod))
-
-    def _away_for(self, pod: Object) -> float:
-        """Return how long the node of a pod is known not to be ready, in seconds; 0 while it is, or nobody knows."""
-        name = phases.node_of(pod)
-        if name is None or not self._nodes.fresh:
-            return 0.0
-        node = next(iter(self._nodes.of(name)), None)
-        if node is not None and phases.is_ready(node):
-            self._away.pop(name, None)
-            return 0.0
-        now = time.monotonic()
-        known = self._away.get(name)
-        if known is None or now - known.seen > FORGET_AWAY_SECONDS:
-            known = self._away[name] = _Away(now, now)
-        known.seen = now
-        told = phases.unready_since(node) if node is not None else None
-        return max(now - known.since, _ago(told, self._clock) if told is not None else 0.0)
+        return self._away.seconds(pod) >= AWAY_SECONDS and not await self._answers(self._place(pod))
 
     async def _answers(self, place: Place) -> bool:
         if place.host is None:
@@ -504,7 +484,9 @@ class KubernetesBackend(ContainerBackend):
             await self._must_have(runtime_id, name, drive)
             return
         entry = {"name": name, "drive": drive, "readonly": readonly}
-        await self._change_drives(runtime_id, lambda bound: [*(b for b in bound if b["name"] != name), entry])
+        await self._change_bindings(
+            runtime_id, lambda bound: [*(b for b in bound if b["name"] != name), entry]
+        )
 
     async def _must_have(self, runtime_id: str, name: str, drive: str) -> None:
         """See that the pod has had the drive since its start. Raise BackendError."""
@@ -524,27 +506,11 @@ class KubernetesBackend(ContainerBackend):
     async def _unbind(self, runtime_id: str, name: str) -> None:
         if self._installation.drives == "subpath":
             return  # it goes with the pod
-        await self._change_drives(runtime_id, lambda bound: [b for b in bound if b["name"] != name])
+        await self._change_bindings(runtime_id, lambda bound: [b for b in bound if b["name"] != name])
 
-    async def _change_drives(
-        self, runtime_id: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
-    ) -> None:
-        """Change what the drive plugin is to bind, from what is written there now."""
+    async def _change_bindings(self, runtime_id: str, change: Callable[[Bindings], Bindings]) -> None:
         path = f"{self._pods_path}/{runtime_id}"
-        for _ in range(PATCH_TRIES):
-            try:
-                found = await self._cluster.get(path)
-                if found is None or not is_ours(found, self._installation):
-                    raise gone()
-                bound = change(json.loads(annotation(found, DRIVES) or "[]"))
-                same = {k: found["metadata"][k] for k in ("uid", "resourceVersion")}
-                metadata = {**same, "annotations": {DRIVES: json.dumps(bound)}}
-                await self._cluster.patch(path, {"metadata": metadata})
-                return
-            except ApiFault as fault:
-                if fault.status != 409:  # another changed it meanwhile: look again
-                    raise refusal(fault) from fault
-        raise BackendError("mount_failed", "The machine's drives are being changed by somebody else.")
+        await change_bindings(self._cluster, self._installation, path, change)
 
     def isolation(self) -> IsolationReport:
         kept = (
@@ -553,19 +519,6 @@ class KubernetesBackend(ContainerBackend):
         )
         missing = ("the node's kernel is shared", "the network as far as the cluster enforces its policies")
         return IsolationReport(f"pods in {self._installation.namespace}", kept, missing)
-
-
-@dataclass
-class _Away:
-    """Since when a node is known not to be ready, and when it was last looked at (monotonic)."""
-
-    since: float
-    seen: float
-
-
-def _ago(when: str, clock: Clock) -> float:
-    """Return how long ago a time of the cluster's was."""
-    return max(0.0, (clock.now() - datetime.fromisoformat(when).astimezone(UTC)).total_seconds())
 
 
 async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: float) -> bool:
@@ -577,21 +530,3 @@ async def _either(one: asyncio.Event, other: asyncio.Event | None, seconds: floa
     finally:
         for task in tasks:
             task.cancel()
-
-
-def refusal(fault: ApiFault) -> BackendError:
-    """Return what a fault of the API server means for a person."""
-    text = str(fault)
-    if fault.status == 403 and "exceeded quota" in text:
-        return BackendError("cluster_quota", "The cluster's quota for runtimes is used up. Try again later.")
-    if fault.status == 403 and "violates PodSecurity" in text:
-        return BackendError("pod_refused", f"The cluster does not allow such a machine: {_short(text)}")
-    if fault.status in (401, 403):
-        return BackendError("cluster_denied", f"The cluster does not let minicolab do this: {_short(text)}")
-    if fault.status in (0, 429) or fault.status >= 500:
-        return BackendError(UNAVAILABLE, "The cluster does not answer. Try again in a moment.")
-    return BackendError("start_failed", f"The cluster refused: {_short(text)}")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 300 else text[:299] + "…"

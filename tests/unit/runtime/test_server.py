@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 
 from minicolab_runtime import kernel_ahead
-from support.patience import PATIENCE, until
+from spawner.supervisor.processes import goes_on
+from support.patience import PATIENCE, until, until_async
 from tests.unit.runtime.harness import KEY, ORIGIN, Runtime, Socket, mint, stop, text_of
 
 ROUTES = [
@@ -381,6 +382,17 @@ async def test_the_kernel_forked_ahead_is_replaced_when_it_dies(start: Callable[
         told = await socket.until(lambda m: m["content"].get("execution_state") == "restarting")
         assert "SIGKILL" in told["content"]["reason"]
         assert text_of(await socket.result(await socket.execute("print('back')"))) == "back\n"
+
+
+async def test_the_kernel_forked_ahead_ends_with_a_server_that_is_killed(
+    start: Callable[..., Runtime],
+) -> None:
+    runtime = start(MINICOLAB_PRESTART="1")
+    async with runtime.http() as http:
+        socket = await runtime.connect(http, await runtime.start_session("a.ipynb"))
+        kernel = int(text_of(await socket.result(await socket.execute("import os; print(os.getpid())"))))
+        runtime.process.kill()
+        await until_async(lambda: not goes_on(kernel))
 
 
 def test_a_process_that_waited_to_be_a_kernel_and_died_becomes_none() -> None:

@@ -97,6 +97,7 @@ def fork() -> KernelAhead | None:
         return KernelAhead(pid, writes)
     os.close(writes)
     os.setsid()
+    os.environ["JPY_PARENT_PID"] = str(os.getppid())  # read at import; a kernel ends with its server
     _import_the_rest()
     with os.fdopen(reads, "rb") as orders:
         text = orders.read()
