@@ -309,6 +309,13 @@ async def test_the_supervisor_of_a_container_hears_its_kernels_itself(backend: B
 LAST_WORDS = "print('last words')"
 
 
+async def ends_itself(backend: BubblewrapBackend, spec: RuntimeSpec) -> None:
+    """Let a cell print its last words; then the notebook ends its own runtime."""
+    await started(backend, spec).run_marked(LAST_WORDS, "c1")
+    last = "import google.colab.runtime as r\nr.unassign()"
+    await asyncio.gather(run(backend, spec, last), return_exceptions=True)
+
+
 async def kept(backend: BubblewrapBackend, runtime_id: str) -> list[str]:
     """Return what is kept of a runtime's last outputs."""
     left = await backend.left_behind(runtime_id)
@@ -334,21 +341,21 @@ async def test_large_outputs_are_handed_over_in_parts_and_whole(handing: Bubblew
     end = asyncio.create_task(handing.wait_end(spec.id))
     picture = "from IPython.display import display\ndisplay({'text/plain': '', 'text/html': 'x' * 3_000_000}, raw=True)"
     await started(handing, spec).run_marked(picture, "c1")
-    await handing.set_limits(spec.id, max_lifetime_seconds=0.5, idle_limit_seconds=300.0)
-    assert (await end).code == "max_lifetime"
+    await handing.stop(spec.id, reason=STOPPED, grace_seconds=PATIENCE)
+    assert await end == STOPPED
     left = await handing.left_behind(spec.id)
     assert left is not None
     assert left.executions[0]["outputs"][0]["data"]["text/html"] == "x" * 3_000_000
 
 
 async def test_last_outputs_wait_for_a_service_that_was_away(handing: BubblewrapBackend) -> None:
-    spec = a_spec(max_lifetime_seconds=4.0)
+    spec = a_spec()
     await handing.start(spec, lambda phase, sentence="": None)
-    await started(handing, spec).run_marked(LAST_WORDS, "c1")
+    await ends_itself(handing, spec)
     log = handing.containers[spec.id].folder / "log"
-    await until_async(lambda: '"max_lifetime"' in log.read_text())
+    await until_async(lambda: '"unassigned"' in log.read_text())
     assert handing.containers[spec.id].process.returncode is None
-    assert (await handing.wait_end(spec.id)).code == "max_lifetime"
+    assert (await handing.wait_end(spec.id)).code == "unassigned"
     assert await kept(handing, spec.id) == ["last words\n"]
 
 
@@ -356,9 +363,9 @@ async def test_last_outputs_that_nobody_takes_keep_a_container_no_longer_than_ag
     tmp_path: Path, env: RuntimeEnvironment
 ) -> None:
     backend = BubblewrapBackend(tmp_path, env, hand_over_seconds=1.0)
-    spec = a_spec(max_lifetime_seconds=4.0)
+    spec = a_spec()
     await backend.start(spec, lambda phase, sentence="": None)
-    await started(backend, spec).run_marked(LAST_WORDS, "c1")
+    await ends_itself(backend, spec)
     await backend.containers[spec.id].process.wait()
-    assert (await backend.wait_end(spec.id)).code == "max_lifetime"
+    assert (await backend.wait_end(spec.id)).code == "unassigned"
     assert await kept(backend, spec.id) == []

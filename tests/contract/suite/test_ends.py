@@ -15,6 +15,7 @@ from tests.contract.suite.harness import STOPPED, Bench, answers, begins, watchi
 STRAY = (
     "import subprocess\nsubprocess.Popen('(sleep 4242 &) ; sleep 4242', shell=True, start_new_session=True)"
 )
+UNASSIGN = "import google.colab.runtime as r\nr.unassign()"
 WHY = EndReason("why", "Because.")
 
 
@@ -81,7 +82,7 @@ async def test_the_end_of_the_runtimes_server_is_its_end(bench: Bench) -> None:
 async def test_a_notebook_can_end_its_own_runtime_and_that_is_the_reason(bench: Bench) -> None:
     runtime = await bench.start()
     watcher = await watching(bench, runtime)
-    cell = asyncio.create_task(runtime.run("import google.colab.runtime as r\nr.unassign()"))
+    cell = asyncio.create_task(runtime.run(UNASSIGN))
     assert (await asyncio.wait_for(watcher, PATIENCE)).code == "unassigned"
     await asyncio.gather(cell, return_exceptions=True)
 
@@ -135,21 +136,18 @@ async def test_the_last_outputs_and_the_reason_of_an_end_stay_until_they_are_for
 
 
 async def test_what_a_cell_prints_right_before_its_machine_is_ended_is_kept(bench: Bench) -> None:
-    """By a stop and by a limit, while the cell runs on."""
-    stopped, limited = await asyncio.gather(bench.start(), bench.start())
-    ends = [await watching(bench, runtime) for runtime in (stopped, limited)]
+    """While it runs on and prints more."""
+    runtime = await bench.start()
+    end = await watching(bench, runtime)
     goes_on = "import time\nfor n in range(100000): print(n, flush=True); time.sleep(0.01)"
-    await asyncio.gather(*(begins(runtime, goes_on, "c1") for runtime in (stopped, limited)))
-    await bench.backend.set_limits(limited.id, max_lifetime_seconds=0.5, idle_limit_seconds=300.0)
-    await bench.backend.stop(stopped.id, reason=STOPPED, grace_seconds=PATIENCE)
-    reasons = await asyncio.wait_for(asyncio.gather(*ends), PATIENCE)
-    assert [reason.code for reason in reasons] == ["user_deleted", "max_lifetime"]
-    for runtime in (stopped, limited):
-        [(cell, text)] = await last_words(bench, runtime)
-        assert cell == "c1"
-        lines = text.splitlines()
-        assert lines[:3] == ["begun", "0", "1"]
-        assert lines[1:] == [str(n) for n in range(len(lines) - 1)]
+    await begins(runtime, goes_on, "c1")
+    await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=PATIENCE)
+    assert await asyncio.wait_for(end, PATIENCE) == STOPPED
+    [(cell, text)] = await last_words(bench, runtime)
+    assert cell == "c1"
+    begun, *lines = text.splitlines()
+    assert begun == "begun"
+    assert lines == [str(n) for n in range(len(lines))]
 
 
 async def test_last_outputs_are_kept_of_an_end_that_no_service_saw(
@@ -157,13 +155,13 @@ async def test_last_outputs_are_kept_of_an_end_that_no_service_saw(
 ) -> None:
     # On a slow machine the next service comes later than a pod waits for it.
     monkeypatch.setattr("spawner.kubernetes.backend.KubernetesBackend.hand_over_seconds", PATIENCE)
-    runtime = await bench.start(max_lifetime_seconds=6.0)
-    await runtime.run_marked("print('nobody saw this')", "c1")
+    runtime = await bench.start()
     bench.services_die()
+    await begins(runtime, UNASSIGN, "c1")
     bench.backend = bench.another()
     await until_async(lambda: not answers(runtime))
-    assert (await asyncio.wait_for(bench.backend.wait_end(runtime.id), PATIENCE)).code == "max_lifetime"
-    assert await last_words(bench, runtime) == [("c1", "nobody saw this\n")]
+    assert (await asyncio.wait_for(bench.backend.wait_end(runtime.id), PATIENCE)).code == "unassigned"
+    assert await last_words(bench, runtime) == [("c1", "begun\n")]
 
 
 async def test_what_a_users_code_plants_in_the_place_of_the_last_outputs_hurts_nobody(bench: Bench) -> None:
