@@ -13,6 +13,7 @@ import pytest
 from spawner.docker import backend as docker_backend
 from spawner.docker.containers import container_arguments
 from spawner.ports import BackendError
+from tests.contract.suite.harness import STOPPED
 from tests.docker.docker_support import Bench, Runtime, make_backend
 
 pytestmark = pytest.mark.docker
@@ -98,8 +99,8 @@ async def test_an_image_that_asks_for_every_gpu_gets_none_though_the_engine_woul
         one = await seen(await gpus.start(devices=("/dev/nvidia3",)))
         assert list(one["found"]) == ["/dev/nvidia-uvm", "/dev/nvidia3", "/dev/nvidiactl"]
     finally:
-        for runtime in gpus.started:
-            gpus.engine.docker("rm", "-fv", runtime.container, check=False)
+        for runtime_id in gpus.started:
+            await gpus.backend.stop(runtime_id, reason=STOPPED, grace_seconds=0.0)
         gpus.engine.docker("image", "rm", image)
 
 

@@ -25,6 +25,7 @@ def remapped(engine: Engine) -> Iterator[Engine]:
         pytest.skip("an engine on storage with quotas needs: apt-get install btrfs-progs")
     with docker_engine.engine(REMAPPED) as other:
         docker_engine.load_image(other, "minimal", engine)
+        docker_engine.settle_quotas(other)
         yield other
 
 
@@ -102,9 +103,11 @@ async def test_where_storage_has_quotas_who_writes_beside_content_gets_no_more(
     async with make_bench(tmp_path, remapped, disk_bytes=MOST) as bench:
         assert "space beside /content is limited" in bench.backend.isolation().isolates
         runtime = await bench.start()
-        told = await runtime.run(FILL + "n, why = fill('/root/big')\nprint(why, 16 << 20 < n < 200 << 20)")
-        assert told in ("EDQUOT True\n", "ENOSPC True\n")
-        assert await runtime.run("print(open('/content/x', 'w').write('still'))") == "5\n"
+        told = await runtime.run(
+            FILL + "n, why = fill('/root/big')\n"
+            "print(why, 16 << 20 < n < 200 << 20, open('/content/x', 'w').write('still'))"
+        )
+        assert told in ("EDQUOT True 5\n", "ENOSPC True 5\n")
 
 
 async def test_an_engine_without_gpus_says_so(tmp_path: Path, remapped: Engine) -> None:

@@ -258,6 +258,14 @@ def load_image(engine: Engine, name: str, source: Engine) -> str:
     return tag
 
 
+def settle_quotas(engine: Engine) -> None:
+    """Count what lies on a remapped engine's file system: until btrfs has done that, it lets limits of layers be passed."""
+    data = str(engine.site.folder / "data")
+    inside = ["nsenter", f"--mount=/proc/{engine.holder}/ns/mnt", "btrfs", "quota"]
+    for command in (("enable", data), ("rescan", "-w", data)):
+        subprocess.run([*inside, *command], check=True, capture_output=True)
+
+
 def _start_namespaces(site: Site) -> int:
     """Make the namespaces, their link to this machine, and their way out; return the process that holds them."""
     folder, name = site.folder, site.name
