@@ -87,7 +87,7 @@ def without(cidr: str, excepted: Sequence[str]) -> list[str]:
 
 
 class Enforcer:
-    """Keeps the node's rules as the policies and pods are. `settled(pod)` tells that a pod's rules are in place."""
+    """Keeps the node's rules as the policies and pods are. `ends` are the pods, by name, that they know."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -95,7 +95,7 @@ class Enforcer:
         self._core, self._network = client.CoreV1Api(api), client.NetworkingV1Api(api)
         self._seen: object = None
         self._stop = threading.Event()
-        self.ends: dict[str, End] = {}  # of the rules in place
+        self.ends: dict[str, End] = {}
 
     def sync(self) -> None:
         """Make the rules what they must be now."""
@@ -113,7 +113,8 @@ class Enforcer:
         text = translate(policies, pods)
         if text != self._seen:
             self._cluster.node_command("iptables-restore", "--noflush", text=text)
-            self._seen, self.ends = text, {pod.name: pod for pod in pods}
+            self._seen = text
+        self.ends = {pod.name: pod for pod in pods}
 
     def follow(self) -> None:
         """Sync whenever a pod changes, until told to stop."""

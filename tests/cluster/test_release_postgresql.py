@@ -81,6 +81,8 @@ def listening(cluster: Cluster, address: str, port: int) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
+        connects = ("busybox", "nc", "-w", "1", address, str(port), "-e", "/bin/true")
+        until(lambda: cluster.node_command(*connects, check=False).returncode == 0, f"{address} is silent")
         yield
     finally:
         server.kill()
@@ -98,6 +100,11 @@ def test_nothing_but_the_administrators_secrets_is_used(site: Site) -> None:
     settings = release.kubectl("get", "configmap", "minicolab-settings", "-o", "yaml")
     assert site.server.host in settings
     assert PASSWORD not in settings
+
+
+def full_name(image: str) -> str:
+    """Return an image's name as containerd keeps it."""
+    return image if image.startswith("docker.io/") else f"docker.io/{image}"
 
 
 METADATA, INTERNET = "169.254.169.254", "198.51.100.9"
@@ -184,6 +191,7 @@ def test_enforced_policies_let_a_runtime_reach_what_it_may_and_nothing_else(site
 
 def test_when_the_acting_control_dies_the_other_takes_over_and_a_cell_does_not_notice(site: Site) -> None:
     release = site.release
+    there = release.sessions()
     runtime = release.start_runtime()
     pod, cell = release.pod(runtime), LongCell(release, runtime)
     (epoch, acting), before = site.acting(), release.pods_of("control")
@@ -193,19 +201,19 @@ def test_when_the_acting_control_dies_the_other_takes_over_and_a_cell_does_not_n
     until(lambda: site.acting()[0] > epoch, "nobody took over")
     assert {site.acting()[1]} == before - {acting}, "the one that stood by has taken over"
     release.wait()
-    assert release.sessions() == {runtime}
+    assert release.sessions() == {*there, runtime}
     assert release.state(runtime) == "ready"
     assert release.pod(runtime) == pod
     assert cell.running
     release.kubectl("rollout", "status", "deployment/minicolab-control", "--timeout=300s")
     assert len(release.pods_of("control")) == 2
     another = release.start_runtime()  # by the one that acts now
-    assert release.sessions() == {runtime, another}
+    assert release.sessions() == {*there, runtime, another}
     cell.end()
     assert not cell.dropped.is_set(), "the connection did not go through control"
     release.end(another)
     release.end(runtime)
-    until(lambda: release.sessions() == set())
+    until(lambda: release.sessions() == there)
 
 
 def test_upgrading_to_other_images_and_back_leaves_a_cell_and_its_drive_alone(site: Site) -> None:
@@ -216,13 +224,14 @@ def test_upgrading_to_other_images_and_back_leaves_a_cell_and_its_drive_alone(si
     next_hub, next_runtime = f"{hub['repository']}:next", runtime_image.rpartition(":")[0] + ":next"
     for old, new in ((f"{hub['repository']}:{hub['tag']}", next_hub), (runtime_image, next_runtime)):
         ctr = ("ctr", "-a", str(cluster.layout.containerd), "-n", "k8s.io")
-        cluster.node_command(*ctr, "images", "tag", "--force", old, new)
+        cluster.node_command(*ctr, "images", "tag", "--force", full_name(old), full_name(new))
 
     def images() -> set[str]:
         path = "jsonpath={.items[*].spec.containers[*].image}"
         which = "app.kubernetes.io/part-of=minicolab,app.kubernetes.io/component in (hub,proxy,documents,control,drive-plugin)"
         return set(release.kubectl("get", "pods", "-l", which, "-o", path).split())
 
+    there = release.sessions()
     runtime = release.start_runtime()
     assert release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={}).status_code == 201
     pod, cell = release.pod(runtime), LongCell(release, runtime)
@@ -247,9 +256,9 @@ def test_upgrading_to_other_images_and_back_leaves_a_cell_and_its_drive_alone(si
     assert release.run(runtime, write.format("after.txt")).strip() == "5"
     assert release.run(newer, "print('still here')").strip() == "still here"
     cell.end()
-    assert (release.pod(runtime), release.sessions()) == (pod, {runtime, newer})
+    assert (release.pod(runtime), release.sessions()) == (pod, {*there, runtime, newer})
     last = release.start_runtime()
     assert release.of_pod(last, "{.spec.containers[0].image}") == runtime_image
     for each in (runtime, newer, last):
         release.end(each)
-    until(lambda: release.sessions() == set())
+    until(lambda: release.sessions() == there)

@@ -102,6 +102,7 @@ TABLE = {
     ("proxy", "documents", 8082),
     ("proxy", "control", 8083),
     *(("proxy", r, 8888) for r in RUNTIMES),
+    ("hub", "hub", 8081),
     ("hub", "proxy", 8001),
     ("hub", "control", 8083),
     *(("hub", r, port) for r in RUNTIMES for port in (8888, 8889)),
