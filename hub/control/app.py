@@ -105,6 +105,7 @@ def make_app(control: Control) -> web.Application:
     api = PREFIX + "api/v1/"
     routes = [
         (PREFIX + "healthz", handlers.HealthHandler),
+        (PREFIX + "livez", handlers.AliveHandler),
         (api + "runtimes", handlers.RuntimesHandler),
         (api + f"runtimes/{RUNTIME}", handlers.RuntimeHandler),
         (api + f"runtimes/{RUNTIME}/events", handlers.EventsHandler),

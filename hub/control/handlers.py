@@ -464,11 +464,18 @@ class AdminRuntimeHandler(ControlHandler):
         self.reply(self.model(session))
 
 
-class HealthHandler(ControlHandler):
-    """`healthz`: no sign-in needed."""
+class AliveHandler(ControlHandler):
+    """`livez`: this process answers, whatever its database does; a restart would mend nothing there. No sign-in needed."""
 
     async def prepare(self) -> None:
         pass
+
+    def get(self) -> None:
+        self.reply({"status": "ok"})
+
+
+class HealthHandler(AliveHandler):
+    """`healthz`: it can do its work."""
 
     def get(self) -> None:
         self.control.sessions.ledger.get("r-health")  # the database answers

@@ -340,6 +340,8 @@ async def test_a_locked_database_is_503_and_tells_when_to_try_again(here: World)
         ) as reply:
             assert (reply.status, (await reply.json())["code"]) == (503, "db_busy")
             assert reply.headers["Retry-After"] == "2"
+        assert (await here.call(None, "GET", "/services/control/healthz"))[0] == 503
+        assert (await here.call(None, "GET", "/services/control/livez"))[0] == 200  # a restart would mend nothing
     finally:
         lock.rollback()
         lock.close()
