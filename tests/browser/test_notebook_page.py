@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, WebSocketRoute, expect
 
 from support.browser import click_into, sign_in
 from support.patience import Stopwatch, until
@@ -240,6 +240,24 @@ def test_a_second_tab_uses_the_same_kernel_and_sees_edits_and_outputs(
     expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")).to_contain_text("42")
     assert len(runtimes(service, file_id)) == 1
     second.close()
+
+
+def test_a_save_by_hand_just_when_the_service_saves_asks_nothing(page: Page, service: Running) -> None:
+    """The document is shared: that its file is newer than the page knew is the service's own doing."""
+
+    def newer(route: Route) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, json={**reply.json(), "hash": "f" * 64, "hash_algorithm": "sha256"})
+
+    file_id = open_page(page, service, code("1", "c1"))
+    page.route(re.compile(r"content=0.*hash=1"), newer)
+    click_into(page.locator(".cm-content").first)
+    page.keyboard.type("+1")
+    with page.expect_response(re.compile(r"content=0.*hash=1")):
+        page.keyboard.press("Control+s")
+    expect(page.locator(".mc-save")).to_have_text("All changes saved")
+    assert page.locator(".jp-Dialog").count() == 0
+    assert "+1" in json.dumps(content(service, file_id))
 
 
 def test_a_runtime_that_disappears_is_told_within_two_seconds_and_the_page_stays(

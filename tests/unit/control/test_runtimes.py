@@ -341,7 +341,8 @@ async def test_a_locked_database_is_503_and_tells_when_to_try_again(here: World)
             assert (reply.status, (await reply.json())["code"]) == (503, "db_busy")
             assert reply.headers["Retry-After"] == "2"
         assert (await here.call(None, "GET", "/services/control/healthz"))[0] == 503
-        assert (await here.call(None, "GET", "/services/control/livez"))[0] == 200  # a restart would mend nothing
+        # A restart would mend nothing.
+        assert (await here.call(None, "GET", "/services/control/livez"))[0] == 200
     finally:
         lock.rollback()
         lock.close()

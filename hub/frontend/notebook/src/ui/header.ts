@@ -7,6 +7,7 @@ import { Menu, Widget } from '@lumino/widgets';
 import { documents, IFileModel } from '../api';
 import { page } from '../page';
 import { copyToDrive } from './commands';
+import { leaveConflictsToTheService } from './saves';
 
 interface ISharedChange {
   stateChange?: { name: string; newValue?: { message?: string } }[];
@@ -148,6 +149,7 @@ export const header: JupyterFrontEndPlugin<void> = {
       document.title = `${page.file.name} - minicolab`;
     }
     tracker.widgetAdded.connect((_, panel) => {
+      leaveConflictsToTheService(panel, app.serviceManager.contents);
       void panel.context.ready.then(() => {
         follow(widget, panel);
         // Notebook 7 puts its own words into the title on every path change.
