@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
 from support.runtimes import Started
 from tests.contract.contract_support import command_of, processes_of
-from tests.contract.suite.harness import Bench, begins, runs_a_cell, watching
+from tests.contract.suite.harness import Bench, runs_a_cell, watching
 
 USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
 TINY = Shape("TINY", 400 << 20, 1.0, 200)
@@ -32,6 +33,16 @@ STOP_ALL = (
     "        except OSError: pass\n"
     "os.kill(os.getpid(), signal.SIGSTOP)"
 )
+
+
+def has_stopped(runtime_id: str) -> bool:
+    """Return whether a process of a runtime on this machine is stopped."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (process / "stat").read_bytes().rpartition(b")")[2].split()[0]
+            if state == b"T" and runtime_id.encode() in (process / "environ").read_bytes():
+                return True
+    return False
 
 
 # -- memory ---------------------------------------------------------------------------------------------------
@@ -123,7 +134,10 @@ async def test_the_longest_life_holds_with_every_service_dead_though_the_user_st
     """This process only looks whether anything of it runs: no service acts. Its reason is found later."""
     runtime = await bench.start()
     if bench.apart:
-        await begins(runtime, STOP_ALL, "c1")
+        # What stops its own server is not told by it.
+        kernel = await asyncio.to_thread(Kernel, runtime.url, runtime.ticket())
+        kernel.send("execute_request", {"code": STOP_ALL, "silent": False}, metadata={"cellId": "c1"})
+        await until_async(lambda: has_stopped(runtime.id), "nothing inside was stopped")
     ready = await bench.backend.observe(runtime.id)
     assert ready is not None and ready.ready_boottime is not None
     with Stopwatch() as watch:

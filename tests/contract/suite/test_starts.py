@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 import requests
@@ -82,7 +83,7 @@ async def test_a_runtime_can_be_stopped_by_another_while_it_is_starting(bench: B
     )
     await begun.wait()
     await bench.another().stop(spec.id, reason=STOPPED, grace_seconds=1)
-    with pytest.raises(BackendError):
+    with contextlib.suppress(BackendError):  # unless it was ready just before it was stopped
         await start
     assert not bench.lives(spec.id)
     assert bench.leftovers() == []
