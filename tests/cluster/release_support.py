@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import tarfile
@@ -53,6 +54,7 @@ class Release:
     values: Path
     port: int
     token: str = ""
+    example: str = ""  # values it was installed with besides
     forward: subprocess.Popen[bytes] | None = None
     files: dict[str, str] = field(default_factory=dict)  # of runtimes
 
@@ -71,11 +73,14 @@ class Release:
 
     def install(self) -> str:
         """Install as the page's ten minutes do."""
-        return self._deploy(documented("helm install minicolab"), f"--values {self.values}")
+        line = documented("helm install minicolab")
+        (self.example,) = re.findall(r"--values \S+", line)
+        return self._deploy(line, f"--values {self.values}")
 
     def upgrade(self, *arguments: str) -> str:
-        """Upgrade as the page says, or install what is not there."""
-        line = documented("helm upgrade minicolab").replace("my.yaml", str(self.values))
+        """Upgrade as the page says, with the values it was installed with, or install what is not there."""
+        mine = f"{self.example} --values {self.values}"
+        line = documented("helm upgrade minicolab").replace("--values my.yaml", mine)
         return self._deploy(line, "--install", shlex.join(arguments))
 
     def _deploy(self, line: str, *more: str) -> str:
