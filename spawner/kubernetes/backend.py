@@ -269,7 +269,7 @@ class KubernetesBackend(ContainerBackend):
     async def list_all(self) -> list[Observed]:
         found = await super().list_all()
         for pod in await self._list_pods():
-            ago = self._endedago(pod)
+            ago = self._ended_ago(pod)
             if ago is not None and ago > KEEP_ENDED_SECONDS:
                 with contextlib.suppress(BackendError):
                     await self._remove(str(pod["metadata"]["name"]))
@@ -286,10 +286,10 @@ class KubernetesBackend(ContainerBackend):
             host=phases.address(pod),
             ended=end is not None,
             reason=end,
-            ended_seconds_ago=self._endedago(pod),
+            ended_seconds_ago=self._ended_ago(pod),
         )
 
-    def _endedago(self, pod: Object) -> float | None:
+    def _ended_ago(self, pod: Object) -> float | None:
         finished = phases.finished_at(pod)
         if finished is None:
             return None

@@ -159,6 +159,9 @@ class Mirror:
     def close(self) -> None:
         """Stop to follow."""
         self._closed = True
+        self._shut()
+
+    def _shut(self) -> None:
         response = self._response
         if response is not None:
             with contextlib.suppress(Exception):
@@ -293,6 +296,8 @@ class Mirror:
 
     def _opened(self, response: Any) -> None:
         self._response = response
+        if self._closed:  # while the server was being asked
+            self._shut()
 
 
 def _version(found: dict[str, Any]) -> int:
