@@ -157,6 +157,11 @@ class Many:
         return claim is not None and claim.state is model.ClaimState.GRANTED
 
 
+@pytest.mark.xfail(
+    raises=AssertionError,
+    strict=False,
+    reason="one connection to the API server stays open for a while after the backend was closed; why is not known yet",
+)
 @pytest.mark.parametrize(
     ("count", "nodes"),
     [
