@@ -17,6 +17,7 @@ from cluster.harness.cluster import Cluster
 from cluster.harness.fault_proxy import FaultProxy, Rule
 from cluster.harness.kubeconfig import Access, read
 from cluster.harness.pods import restricted_pod
+from support.patience import until
 
 pytestmark = pytest.mark.cluster
 
@@ -145,6 +146,17 @@ def test_a_watch_is_told_that_its_version_is_gone_then_goes_silent_then_is_cut(
 
     with pytest.raises((OSError, http.client.HTTPException)):
         access.get(path)
+
+
+def test_a_watch_that_was_to_be_cut_does_not_outlive_its_client(
+    proxy: FaultProxy, access: Access, namespace: str
+) -> None:
+    path = f"/api/v1/namespaces/{namespace}/secrets?watch=true"  # where nothing happens
+    proxy.add(Rule(fault_proxy.cut(after=1 << 20), watch=True))
+    with urllib.request.urlopen(access.server + path, timeout=30, context=access.tls) as reply:
+        assert reply.status == 200
+        assert proxy.open == [f"GET {path}"]
+    until(lambda: not proxy.open, "the connection is held for nobody")
 
 
 def test_every_connection_can_be_cut_at_once(proxy: FaultProxy, access: Access, namespace: str) -> None:

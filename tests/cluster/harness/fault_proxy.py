@@ -19,10 +19,11 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from cluster.harness import kubeconfig
 from cluster.harness.certificates import Authority
@@ -89,9 +90,9 @@ class Exchange:
     upstream: Callable[[Request], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
     over: asyncio.Event
 
-    async def until_given_up(self) -> None:
-        """Return when the client has gone away, or the proxy ends."""
-        waits = [asyncio.ensure_future(work) for work in (self.heard.read(), self.over.wait())]
+    async def until_given_up(self, *works: Coroutine[Any, Any, None]) -> None:
+        """Return when one of the works is done, the client has gone away, or the proxy ends."""
+        waits = [asyncio.ensure_future(work) for work in (self.heard.read(), self.over.wait(), *works)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -244,11 +245,15 @@ def cut(after: int) -> Fault:
 
     async def fault(exchange: Exchange) -> None:
         reader, writer = await exchange.upstream(exchange.request)
-        try:
+
+        async def carry() -> None:
             left = after
             while left > 0 and (block := await reader.read(min(left, BLOCK))):
                 await exchange.reply(block)
                 left -= len(block)
+
+        try:
+            await exchange.until_given_up(carry())  # a silent watch would else outlive its client
         finally:
             writer.close()
             exchange.client.transport.abort()
@@ -265,7 +270,7 @@ class FaultProxy:
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         self._over = asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], str] = {}  # and what was asked on each
         self.requests: list[tuple[str, str]] = []  # method and target of every request, in order
 
     def __enter__(self) -> FaultProxy:
@@ -312,9 +317,9 @@ class FaultProxy:
             self._rules.clear()
 
     @property
-    def open(self) -> int:
-        """How many connections there are now."""
-        return len(self._connections)
+    def open(self) -> list[str]:
+        """What was asked on the connections there are now."""
+        return list(self._connections.values())
 
     def cut_all(self) -> None:
         """Break every connection there is now, watches above all."""
@@ -339,18 +344,19 @@ class FaultProxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = "nothing yet"
         try:
             request = await _read_request(reader)
             if request is not None:
                 self.requests.append((request.method, request.target))
+                self._connections[task] = f"{request.method} {request.target}"
                 await self._exchange(request, reader, writer)
         except asyncio.CancelledError:
             writer.transport.abort()
         except (OSError, asyncio.IncompleteReadError):
             pass  # one of both sides went away
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()
 

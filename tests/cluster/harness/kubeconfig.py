@@ -64,8 +64,17 @@ class Access:
 
     def get(self, path: str, *, seconds: float = 10) -> bytes:
         """Return what the API server answers. Raise OSError when it does not, or refuses."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        request = urllib.request.Request(self.server + path, headers=headers)
+        return self._ask(urllib.request.Request(self.server + path), seconds)
+
+    def patch(self, path: str, change: object) -> None:
+        """Have the API server merge a change into an object. Raise OSError when it does not answer, or refuses."""
+        kind = {"Content-Type": "application/merge-patch+json"}
+        url, content = self.server + path, json.dumps(change).encode()
+        self._ask(urllib.request.Request(url, content, kind, method="PATCH"), 10)
+
+    def _ask(self, request: urllib.request.Request, seconds: float) -> bytes:
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
         with urllib.request.urlopen(request, timeout=seconds, context=self.tls) as reply:
             body: bytes = reply.read()
             return body

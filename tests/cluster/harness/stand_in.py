@@ -4,7 +4,7 @@
         ... pods on pretended nodes become ready, are looked at, and end ...
 
 One process in the node's network namespace listens for all addresses that KWOK gives out. It speaks as spawner.supervisor.life does, but
-runs nothing: told to stop, it ends the conversation, as a machine does that is gone.
+runs nothing: told to stop, it says so to all who watch, and has the pod be over, as a kubelet says of one whose first process has ended.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from cluster.harness.cluster import Cluster, wait_for
 from cluster.harness.errors import Unavailable
+from cluster.harness.kubeconfig import Access, read
 from cluster.harness.lifecycle import processes_of
 
 SERVER_PORT, SUPERVISOR_PORT = 8888, 8889
@@ -37,7 +39,8 @@ def answering(cluster: Cluster) -> Iterator[int]:
     network = ("nsenter", f"--net={cluster.layout.network_namespace}", "--")
     cluster.node_command("ip", "route", "replace", "local", addresses.pretended_pods, "dev", "lo")
     path = {"PYTHONPATH": ":".join(sys.path)}
-    processes.start(NAME, [*network, sys.executable, "-m", "cluster.harness.stand_in"], path)
+    program = [sys.executable, "-m", "cluster.harness.stand_in", str(cluster.kubeconfig)]
+    processes.start(NAME, [*network, *program], path)
     try:
         wait_for(
             lambda: "listening" in processes.log(NAME).read_text(),
@@ -56,7 +59,8 @@ def answering(cluster: Cluster) -> Iterator[int]:
 class Supervisors:
     """The supervisors of all addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self._ready: dict[str, float] = {}  # address → when it was first asked (monotonic)
         self._watchers: dict[str, set[asyncio.StreamWriter]] = {}
 
@@ -73,7 +77,8 @@ class Supervisors:
                     self._watchers.setdefault(address, set()).add(writer)
                     self._say(writer, {"event": "ready"})
                 elif request["op"] == "stop":
-                    self._end(address, request)
+                    self._tell_end(address, request)
+                    await asyncio.to_thread(self._be_over, address)
                     break
                 else:
                     self._say(writer, self._answer(address, request["op"]))
@@ -92,12 +97,18 @@ class Supervisors:
             case _:
                 return {"ok": True}
 
-    def _end(self, address: str, request: dict[str, Any]) -> None:
+    def _tell_end(self, address: str, request: dict[str, Any]) -> None:
         self._ready.pop(address, None)
         for watcher in self._watchers.pop(address, set()):
             told = {"code": request["code"], "message": request["message"], "seconds_ago": 0.0}
             self._say(watcher, {"event": "end", **told})
             watcher.close()
+
+    def _be_over(self, address: str) -> None:
+        """Do what the kubelet of a real node does. Raise OSError."""
+        for pod in self._access.get_json(f"/api/v1/pods?fieldSelector=status.podIP={address}")["items"]:
+            path = "/api/v1/namespaces/{namespace}/pods/{name}/status".format(**pod["metadata"])
+            self._access.patch(path, {"status": {"phase": "Succeeded"}})
 
     @staticmethod
     def _say(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
@@ -117,7 +128,8 @@ async def main() -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", SERVER_PORT, backlog=1024).start()
-    server = await asyncio.start_server(Supervisors().serve, "0.0.0.0", SUPERVISOR_PORT, backlog=1024)
+    supervisors = Supervisors(read(Path(sys.argv[1])))
+    server = await asyncio.start_server(supervisors.serve, "0.0.0.0", SUPERVISOR_PORT, backlog=1024)
     sys.stdout.write("listening\n")
     sys.stdout.flush()
     await server.serve_forever()
