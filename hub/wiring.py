@@ -26,8 +26,7 @@ from quota.windows import ROLLING
 from spawner.catalogue import CatalogueEntry
 from spawner.ended import Ended
 from spawner.environment import Progress, RuntimeEnvironment
-from spawner.kubernetes.model import Flavor as PodFlavor
-from spawner.kubernetes.model import Installation
+from spawner.kubernetes.model import Installation, PodFlavor
 from spawner.local.backend import LocalBackend
 from spawner.model import Budget as CarriedBudget
 from spawner.model import DriveAtStart, EndReason, IsolationReport, RuntimeSpec, Shape
@@ -35,7 +34,7 @@ from spawner.ports import RuntimeBackend
 from storage_mount.service import DriveService
 
 if TYPE_CHECKING:
-    from spawner.kubernetes.backend import KubernetesBackend
+    from spawner.kubernetes.gates import PodGates
 
 SPAWN_SPARE_SECONDS = 180.0
 ADMINISTRATORS_EXTENSION_SECONDS = (
@@ -80,7 +79,7 @@ def _kubernetes_backend(service: Service) -> RuntimeBackend:
 
 def make_claim_queue(
     service: Service, engine: Engine, backend: RuntimeBackend
-) -> tuple[ClaimQueue, KubernetesBackend] | None:
+) -> tuple[ClaimQueue, PodGates] | None:
     """Return the queue for the accelerators of a cluster and who opens its gates; None where there is no cluster."""
     if service.settings.runtimes.backend != "kubernetes":
         return None
@@ -93,7 +92,7 @@ def make_claim_queue(
         for name, f in a.flavors.items()
     }
     limits = ClaimLimits(a.max_per_user, a.max_per_team)
-    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), flavors, limits), backend
+    return ClaimQueue(SqlClaims(engine), KubeInventory(backend.nodes), flavors, limits), backend.gates
 
 
 def kubernetes_installation(settings: Settings) -> Installation:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from spawner.description import carried
-from spawner.model import Activity, Budget, MountPoint, Resources
+from spawner.model import Activity, Budget, EndReason, MountPoint, Resources
 from spawner.ports import BackendError
 
 
@@ -50,6 +50,11 @@ class Supervised(ABC):
 
     async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
         await self._call(runtime_id, {"op": "snapshot", "bytes": snapshot_bytes})
+
+
+def stop_request(reason: EndReason, grace_seconds: float) -> dict[str, Any]:
+    """Return what a supervisor is asked to end its runtime with."""
+    return {"op": "stop", "code": reason.code, "message": reason.message, "grace_seconds": grace_seconds}
 
 
 def told(answer: dict[str, Any]) -> dict[str, Any]:

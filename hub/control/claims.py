@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS, QUIET_SECONDS = 0.2, 2.0  # between looks while something is to be done soon, and otherwise
 
 
-class GatedBackend(Protocol):
-    """What a backend must be able to for its accelerators to be claimed."""
+class Gates(Protocol):
+    """What must be possible with the machines of a backend for its accelerators to be claimed."""
 
     async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
         """Let a runtime's machine start, best on a node; return whether it may now. False: there is none yet. Raise BackendError."""
@@ -38,9 +38,9 @@ class GatedBackend(Protocol):
 class ClaimCarrier:
     """Carries the claims of one installation. Belongs to the one control service that acts."""
 
-    def __init__(self, queue: ClaimQueue, backend: GatedBackend, ledger: Ledger) -> None:
+    def __init__(self, queue: ClaimQueue, gates: Gates, ledger: Ledger) -> None:
         self.queue = queue
-        self._backend = backend
+        self._gates = gates
         self._ledger = ledger
         self._changed = asyncio.Event()
         self._soon = asyncio.Event()
@@ -93,7 +93,7 @@ class ClaimCarrier:
             if session is not None and session.state in LIVE:
                 continue
             try:
-                held = await self._backend.holds_accelerator(claim.id)
+                held = await self._gates.holds_accelerator(claim.id)
             except BackendError as error:
                 log.warning("whether runtime %s still has its accelerator is not known: %s", claim.id, error)
                 continue
@@ -113,7 +113,7 @@ class ClaimCarrier:
                 continue
             starting = True
             try:
-                await self._backend.open_gate(claim.id, node=node_of(claim))
+                await self._gates.open_gate(claim.id, node=node_of(claim))
             except BackendError as error:
                 log.warning("the gate of runtime %s was not opened: %s", claim.id, error)
         return starting

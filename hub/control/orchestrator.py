@@ -11,37 +11,31 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from hub.control.claims import ClaimCarrier, wants_one
-from hub.control.drives_at_start import Agreed, DrivesAtStart
+from hub.control.claims import ClaimCarrier
+from hub.control.drives_at_start import DrivesAtStart
 from hub.control.ends import Ends
 from hub.control.events import Channel, Channels
-from hub.control.hub_client import HubClient, HubDown, HubRefused
+from hub.control.hub_client import HubClient, HubDown
 from hub.control.scribe import Scribe
 from hub.control.snapshots import Snapshots
+from hub.control.starts import HUB_PATIENCE_SECONDS, StartFailed, Starts
 from hub.settings import Service
-from hub.wiring import environment_status
 from quota import policy
 from quota.model import LIVE, Reason, Session, State
 from quota.ports import Fenced
 from quota.service import Sessions
 from quota.together import Together
-from spawner.model import PHASE_SENTENCES, Budget, EndReason, Observed, Phase
+from spawner.model import EndReason, Observed, Phase
 from spawner.ports import BackendError, RuntimeBackend
-from storage_mount.errors import StorageError
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 5.0
-HUB_PATIENCE_SECONDS = 60.0
 RECOVER_SECONDS = 15.0
-ENVIRONMENT_LOOK_SECONDS = 0.5
-START_TRIES = 2
 STOP_GRACE_SECONDS = 3.0
-PHASE_SENTENCE_LENGTH = 500
 OUTPUTS_SECONDS = (
     2.0  # how long the news of an end waits for the last outputs, so that who hears it sees them
 )
@@ -51,14 +45,6 @@ LEFT_BEHIND_KEPT = timedelta(days=1)
 USER_DELETED = Reason("user_deleted", "The runtime was ended by its user.")
 MACHINE_RESTARTED = Reason("machine_restarted", "The computer the runtime ran on was restarted.")
 STOPPED_STATES = (State.ENDED, State.FAILED)
-
-
-class _Failed(Exception):
-    """A start that will not succeed."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.message)
-        self.reason = reason
 
 
 class Orchestrator:
@@ -76,9 +62,8 @@ class Orchestrator:
         epoch: int,
         claims: ClaimCarrier | None = None,
     ) -> None:
-        self._service = service
         self._claims = claims
-        self._snapshots, self._drives_at_start, self._scribe = snapshots, drives_at_start, scribe
+        self._snapshots, self._scribe = snapshots, scribe
         self._sessions = sessions
         self._together = Together(sessions.ledger)
         self.backend = backend
@@ -88,6 +73,17 @@ class Orchestrator:
         self._stops: dict[str, asyncio.Task[Session]] = {}
         self.ends = Ends(
             service.settings.quota, sessions, self._together, backend, self._publish, self._carry_stop
+        )
+        self._starts = Starts(
+            service,
+            sessions,
+            backend,
+            hub,
+            self.ends,
+            claims,
+            drives_at_start,
+            self.snapshot_bytes,
+            self._phase,
         )
         self._to_forget: set[tuple[str, str]] = set()  # (user, server) the hub has not forgotten yet
         self._forgetting: set[str] = set()
@@ -162,11 +158,8 @@ class Orchestrator:
 
     async def _run(self, session: Session) -> None:
         try:
-            await self._prepare_environment(session)
-            devices = await self._accelerator(session)
-            await self._start_server(session, devices)
-            await self._connect_drive(session)
-        except _Failed as failed:
+            await self._starts.run(session)
+        except StartFailed as failed:
             await self.backend.stop(
                 session.id, reason=EndReason("failed", failed.reason.message), grace_seconds=0.0
             )
@@ -179,116 +172,6 @@ class Orchestrator:
             await self._publish("ready", ready)
             self.ends.look_soon()
             await self._watch(ready)
-
-    async def _drive_from_start(self, session: Session) -> Agreed | None:
-        """Return the Drive that the runtime starts with, None for most. Raise _Failed when its disk does not do its work."""
-        try:
-            return await asyncio.to_thread(self._drives_at_start.of, session)
-        except StorageError as error:
-            raise _Failed(Reason(error.code, error.message)) from error
-
-    async def _connect_drive(self, session: Session) -> None:
-        """Let the Drive that the runtime has from its start be seen where its user wanted it."""
-        agreed = await self._drive_from_start(session)
-        if agreed is None:
-            return
-        try:
-            await self.backend.mount(
-                session.id, source=str(agreed.folder), target=agreed.path, readonly=agreed.readonly
-            )
-        except BackendError as error:  # a cell that asks for it is told
-            log.warning("runtime %s has no Drive from its start: %s", session.id, error)
-            return
-        detail = {"path": agreed.path, "readonly": agreed.readonly}
-        self._sessions.ledger.record(session.id, "mounted", detail, self._sessions.moment().wall)
-
-    async def _prepare_environment(self, session: Session) -> None:
-        """Wait until the runtime environment is installed; the page sees how far it is."""
-        told = ""
-        while True:
-            status = environment_status(self._service)
-            if status.state == "complete":
-                return
-            if status.state == "failed":
-                message = f"The runtime environment is not installed: {status.message}"
-                raise _Failed(Reason("environment_failed", message))
-            if status.message != told:
-                told = status.message
-                await self._phase(session.id, Phase.PREPARING, f"{PHASE_SENTENCES[Phase.PREPARING]}: {told}")
-            await asyncio.sleep(ENVIRONMENT_LOOK_SECONDS)  # another process's file: nothing to await
-
-    async def _accelerator(self, session: Session) -> list[str]:
-        """Return the devices the runtime gets, once they are its own."""
-        if self._claims is None or not wants_one(session):
-            return [session.device] if session.device is not None else []
-
-        async def tell(sentence: str) -> None:
-            await self._phase(session.id, Phase.QUEUED, sentence)
-
-        return list((await self._claims.until_granted(session, tell)).slots)
-
-    async def _start_server(self, session: Session, devices: list[str]) -> None:
-        agreed = await self._drive_from_start(session)
-        options = {
-            "runtime_id": session.id,
-            "file_id": session.file_id,
-            "accelerator": session.accelerator,
-            "shape": session.shape,
-            "devices": devices,
-            "max_lifetime_seconds": session.max_lifetime_seconds,
-            "idle_limit_seconds": session.idle_limit_seconds,
-            "budget": _budget_option(self.ends.first_budget(session)),
-            "snapshot_bytes": self.snapshot_bytes(session.user),
-            "drive": asdict(agreed.drive) if agreed is not None else None,
-        }
-        for attempt in range(START_TRIES):
-            try:
-                if not await self.hub.start(session.user, session.id, options):
-                    await self._follow(session)
-                if await self.backend.observe(session.id) is not None:
-                    return
-                raise HubDown("the hub has a server without a machine")
-            except HubRefused as refused:
-                raise _Failed(_hub_reason(str(refused))) from refused
-            except HubDown as down:
-                log.warning("start of runtime %s was lost (try %d): %s", session.id, attempt + 1, down)
-                if not await self.hub.wait_until_it_answers(HUB_PATIENCE_SECONDS):
-                    raise _Failed(
-                        Reason("hub_unavailable", "The hub does not answer. Try again in a moment.")
-                    ) from None
-                if await self._hub_has(session):
-                    return
-                await self._undo_start(session)
-        raise _Failed(Reason("start_failed", "The machine could not be started: the hub went away twice."))
-
-    async def _undo_start(self, session: Session) -> None:
-        """End what the hub began before it died or could write it down, so that the start can be repeated."""
-        try:
-            await self.hub.remove(session.user, session.id)
-        except HubDown:
-            log.warning("the hub did not forget the start of runtime %s", session.id)
-        await self.backend.stop(
-            session.id, reason=EndReason("restarted", "The start was repeated."), grace_seconds=0.0
-        )
-
-    async def _hub_has(self, session: Session) -> bool:
-        try:
-            model = await self.hub.server(session.user, session.id)
-        except HubDown:
-            return False
-        return bool(model and model.get("ready")) and await self.backend.observe(session.id) is not None
-
-    async def _follow(self, session: Session) -> None:
-        async for event in self.hub.follow(session.user, session.id):
-            if event.get("ready"):
-                return
-            if event.get("failed"):
-                raise HubRefused(str(event.get("message", "")))
-            phase = event.get("phase")
-            if phase in set(Phase) and phase != Phase.READY:
-                sentence = str(event.get("message") or PHASE_SENTENCES[Phase(phase)])
-                await self._phase(session.id, Phase(phase), sentence[:PHASE_SENTENCE_LENGTH])
-        raise HubDown("the progress ended early")
 
     async def _watch(self, session: Session) -> None:
         """Follow what the runtime's cells print, wait for its end, and record that at once."""
@@ -475,16 +358,9 @@ class Orchestrator:
             # wait_end returns at once, with the reason that was left behind, for a runtime that is gone.
             await self._watch(session)
         else:
-            if observed is not None and not await self._known_to_hub(session):
-                await self._undo_start(session)
+            if observed is not None and not await self._starts.known_to_hub(session):
+                await self._starts.undo(session)
             await self._run(session)
-
-    async def _known_to_hub(self, session: Session) -> bool:
-        await self.hub.wait_until_it_answers(HUB_PATIENCE_SECONDS)
-        try:
-            return await self.hub.server(session.user, session.id) is not None
-        except HubDown:
-            return False
 
     async def _clean_hub(self) -> None:
         """Have the hub forget servers of runtimes that ended while nobody told it."""
@@ -530,19 +406,3 @@ class Orchestrator:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._scribe.close()
         await self.hub.close()
-
-
-def _budget_option(budget: Budget | None) -> dict[str, Any] | None:
-    if budget is None:
-        return None
-    return {"seconds": budget.seconds, "code": budget.reason.code, "message": budget.reason.message}
-
-
-def _hub_reason(message: str) -> Reason:
-    """Return the backend's code and sentence out of the hub's message (`Spawn failed: code: sentence`)."""
-    text = message.removeprefix("Spawn failed:").strip()
-    text = text.partition("HTTP 500: Internal Server Error")[2].strip(" ()") or text
-    code, colon, sentence = text.partition(": ")
-    if colon and code.replace("_", "").isalpha() and code.islower():
-        return Reason(code, sentence)
-    return Reason("start_failed", text or "The machine could not be started.")

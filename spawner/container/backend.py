@@ -28,7 +28,7 @@ from spawner.model import (
     RuntimeSpec,
 )
 from spawner.ports import BackendError, OnPhase
-from spawner.supervised import Supervised, gone, told
+from spawner.supervised import Supervised, gone, stop_request, told
 from spawner.supervisor import linux
 from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
@@ -196,15 +196,9 @@ class ContainerBackend(Supervised, ABC):
         heard: EndReason | None = None
         if place.host is None or place.ended:
             return heard
-        request = {
-            "op": "stop",
-            "code": reason.code,
-            "message": reason.message,
-            "grace_seconds": grace_seconds,
-        }
         try:
             async with asyncio.timeout(grace_seconds + END_SECONDS):
-                heard = await self._listen_for_end(place, ask=request)
+                heard = await self._listen_for_end(place, ask=stop_request(reason, grace_seconds))
                 await self._until_ended(place.id)
         except (SupervisorGone, TimeoutError) as error:
             log.warning("runtime %s does not end by itself (%s): it is removed", place.id, error)

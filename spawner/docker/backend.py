@@ -337,9 +337,7 @@ class DockerBackend(ContainerBackend):
 
     async def _leave(self, found: dict[str, Any], place: Place) -> None:
         """Keep why a runtime ended for a control that was not there, and /content when its user wants it."""
-        reason = self._dated(place) or CRASHED
-        with contextlib.suppress(OSError):
-            self._left.put_reason(place.id, reason)
+        self._note(place.id, self._dated(place) or CRASHED)
         if not await self._was_ready(found):
             return
         await self._leave_executions(found["Id"], place.id)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,10 +31,11 @@ from spawner.kubernetes import phases, pods
 from spawner.kubernetes.away import Away, ago
 from spawner.kubernetes.bindings import Bindings, change_bindings
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
+from spawner.kubernetes.gates import PodGates
 from spawner.kubernetes.model import FILE, START, USER, Installation, Object, annotation, is_ours
 from spawner.kubernetes.refusals import UNAVAILABLE, refusal
 from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
-from spawner.kubernetes.watch import Mirror, by_involved, by_name
+from spawner.kubernetes.watch import LOOK_SECONDS, Mirror, by_involved, by_name
 from spawner.model import Budget, EndReason, IsolationReport, Observed, Phase, RuntimeSpec
 from spawner.ports import BackendError, OnPhase
 from spawner.supervised import gone
@@ -42,8 +43,6 @@ from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
 log = logging.getLogger(__name__)
 
-SYNC_SECONDS = 10.0
-LOOK_SECONDS = 2.0  # how often the API server is asked where the mirror is not to be relied on
 STARTING_AGAIN_SECONDS, AGAIN_SECONDS = 5.0, 30.0  # how long it may be silent before it is asked all the same
 AWAY_SECONDS = 20.0  # how long a node may be not ready, and a supervisor on it silent, before it is lost
 CONNECT_LATER_SECONDS = 0.5  # between tries to reach what takes long to start
@@ -82,6 +81,7 @@ class KubernetesBackend(ContainerBackend):
         self._nodes = Mirror(cluster, "/api/v1/nodes", by_name)
         self._events = Mirror(cluster, self._events_path, by_involved, selector=about_pods)
         self._away = Away(self._nodes, self._clock)
+        self.gates = PodGates(cluster, installation, self._pods)
 
     def close(self) -> None:
         """Let go of the cluster; the runtimes go on."""
@@ -95,7 +95,7 @@ class KubernetesBackend(ContainerBackend):
     async def _create(self, spec: RuntimeSpec, told: str, on_phase: OnPhase) -> None:
         on_phase(Phase.QUEUED)
         self._events.start()
-        await self._pods.synced(SYNC_SECONDS)
+        await self._pods.synced()
         making = asyncio.ensure_future(self._make(spec, told))
         try:
             await asyncio.shield(making)
@@ -216,20 +216,19 @@ class KubernetesBackend(ContainerBackend):
                 with self._events.listen(pod["metadata"]["uid"]) as happened:
                     patience = again_seconds if self._pods.fresh else LOOK_SECONDS
                     if not await _either(changed, happened, patience):
-                        await self._look_for_pods(patience)
+                        await self._asked(self._pods.look(patience))
 
-    async def _look_for_pods(self, seconds: float) -> None:
-        """See to it that the mirror of the pods is not older than that. Raise BackendError."""
+    @staticmethod
+    async def _asked(question: Awaitable[None]) -> None:
+        """Ask the API server. Raise BackendError."""
         try:
-            await self._pods.look(seconds)
+            await question
         except ApiFault as fault:
             raise refusal(fault) from fault
 
     async def _pod(self, runtime_id: str) -> dict[str, Any] | None:
         """Return the pod of a runtime, None when there is none: so says the API server. Raise BackendError."""
-        await self._pods.synced(SYNC_SECONDS)
-        if not self._pods.fresh:
-            await self._look_for_pods(LOOK_SECONDS)
+        await self._asked(self._pods.renew())
         for pod in self._pods.of(runtime_id):
             return pod
         return await self._read(runtime_id)
@@ -258,12 +257,10 @@ class KubernetesBackend(ContainerBackend):
         return [self._place(pod) for pod in await self._list_pods()]
 
     async def _list_pods(self) -> list[dict[str, Any]]:
-        await self._pods.synced(SYNC_SECONDS)
-        if not self._pods.fresh:
-            await self._look_for_pods(LOOK_SECONDS)
+        await self._asked(self._pods.renew())
         found = self._pods.all()
         if any(phases.is_deleted(pod) for pod in found):
-            await self._nodes.synced(SYNC_SECONDS)  # whether there is anybody to carry it out
+            await self._nodes.synced()  # whether there is anybody to carry it out
         return found
 
     async def list_all(self) -> list[Observed]:
@@ -356,7 +353,7 @@ class KubernetesBackend(ContainerBackend):
             return True
         if phases.node_of(pod) is None:
             return False
-        await self._nodes.synced(SYNC_SECONDS)
+        await self._nodes.synced()
         return self._away.seconds(pod) >= AWAY_SECONDS and not await self._answers(self._place(pod))
 
     async def _answers(self, place: Place) -> bool:
@@ -431,46 +428,12 @@ class KubernetesBackend(ContainerBackend):
             budget=budget,
         )
 
-    # -- accelerators: the claims are somebody else's (hub.control.claims) -----------------------------------------
+    # -- accelerators (their gates: spawner.kubernetes.gates) ------------------------------------------------------
 
     def nodes(self) -> list[dict[str, Any]] | None:
         """Return the nodes of the cluster, None while they are not known."""
         self._nodes.start()
         return self._nodes.all() if self._nodes.fresh else None
-
-    async def open_gate(self, runtime_id: str, *, node: str | None) -> bool:
-        """Let a runtime's pod be scheduled, best on a node; return whether it is. False: there is no pod yet."""
-        await self._pods.synced(SYNC_SECONDS)
-        if not self._pods.fresh:
-            await self._look_for_pods(LOOK_SECONDS)
-        for pod in self._pods.of(runtime_id):
-            change = pods.ungated(pod, node)
-            if change is None:
-                return True
-            try:
-                changed = await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change)
-            except ApiFault as fault:
-                if fault.status == 409:
-                    return False  # it changed meanwhile: the next look sees how
-                raise refusal(fault) from fault
-            if changed is not None:
-                self._pods.note(changed)
-                return True
-        return False
-
-    async def holds_accelerator(self, runtime_id: str) -> bool:
-        """Return whether the pod of a runtime has devices or may still get some: it has them until it is seen to have ended.
-
-        So it keeps them on a node that is lost, until that comes back and ends the pod, or the cluster's administration says that it
-        will not: it deletes the node, or declares it out of service.
-        """
-        if self._pods.fresh and any(not phases.is_over(pod) for pod in self._pods.of(runtime_id)):
-            return True
-        try:
-            found = await self._cluster.get(f"{self._pods_path}/{runtime_id}")
-        except ApiFault as fault:
-            raise refusal(fault) from fault
-        return found is not None and is_ours(found, self._installation) and not phases.is_over(found)
 
     # -- drives -----------------------------------------------------------------------------------------------
 

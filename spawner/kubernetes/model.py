@@ -24,7 +24,7 @@ Object = Mapping[str, Any]  # an object of the cluster, as its API writes it
 
 
 @dataclass(frozen=True)
-class Flavor:
+class PodFlavor:
     """How a pod gets an accelerator: so many of a node's resource, on such nodes."""
 
     resource: str
@@ -55,7 +55,7 @@ class Installation:
     drives: Literal["csi", "subpath", "none"] = "csi"
     drive_claim: str = ""
     drive_driver: str = "drive.minicolab.dev"
-    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    flavors: Mapping[str, PodFlavor] = field(default_factory=dict)
     cpu_share: float = 1.0
     memory_share: float = 1.0
     disk_bytes: int | None = None

@@ -15,9 +15,9 @@ from spawner.kubernetes.model import (
     FILE,
     START,
     USER,
-    Flavor,
     Installation,
     Object,
+    PodFlavor,
     labels_of,
 )
 from spawner.kubernetes.volumes import DriveVolume, drive_volume
@@ -135,7 +135,7 @@ def ungated(pod: Object, node: str | None) -> dict[str, Any] | None:
 
 
 def _container(
-    spec: RuntimeSpec, installation: Installation, flavor: Flavor | None, drives: DriveVolume
+    spec: RuntimeSpec, installation: Installation, flavor: PodFlavor | None, drives: DriveVolume
 ) -> dict[str, Any]:
     environment: list[dict[str, Any]] = [
         {
@@ -171,7 +171,7 @@ def _container(
     }
 
 
-def _resources(spec: RuntimeSpec, installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
+def _resources(spec: RuntimeSpec, installation: Installation, flavor: PodFlavor | None) -> dict[str, Any]:
     shape = spec.shape
     limits: dict[str, str] = {"cpu": _millis(shape.cpus), "memory": str(shape.memory_bytes)}
     requests = {
@@ -200,7 +200,7 @@ def _volumes(spec: RuntimeSpec, installation: Installation, drives: DriveVolume)
     ]
 
 
-def _placement(installation: Installation, flavor: Flavor | None) -> dict[str, Any]:
+def _placement(installation: Installation, flavor: PodFlavor | None) -> dict[str, Any]:
     selector = {**installation.node_selector, **(flavor.node_selector if flavor is not None else {})}
     tolerations = [
         dict(t)

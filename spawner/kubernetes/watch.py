@@ -22,6 +22,8 @@ from spawner.kubernetes.client import SILENCE, ApiFault, Cluster, daemon
 
 log = logging.getLogger(__name__)
 
+SYNC_SECONDS = 10.0  # how long who looks waits for the first list
+LOOK_SECONDS = 2.0  # how often the API server is asked where a mirror is not to be relied on
 SILENCE_SECONDS = 75.0  # the server sends a bookmark about once a minute
 STALE_SECONDS = 120.0
 WATCH_SECONDS = 240
@@ -77,16 +79,22 @@ class Mirror:
             self._loop, self._synced = asyncio.get_running_loop(), asyncio.Event()
             daemon(self._follow_for_ever, f"watch {self._path}")
 
-    async def synced(self, seconds: float) -> bool:
+    async def synced(self, seconds: float | None = None) -> bool:
         """Return whether the first list has arrived, waiting for it that long."""
         self.start()
         assert self._synced is not None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(SYNC_SECONDS if seconds is None else seconds):
                 await self._synced.wait()
         except TimeoutError:
             return False
         return True
+
+    async def renew(self) -> None:
+        """See to it that what is here can be relied on, where that is possible. Raise ApiFault."""
+        await self.synced()
+        if not self.fresh:
+            await self.look(LOOK_SECONDS)
 
     async def look(self, seconds: float) -> None:
         """See to it that the server was heard at most so long ago. Raise ApiFault."""

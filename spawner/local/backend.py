@@ -33,7 +33,7 @@ from spawner.model import (
     RuntimeSpec,
 )
 from spawner.ports import BackendError, OnPhase
-from spawner.supervised import Supervised, gone, told
+from spawner.supervised import Supervised, gone, stop_request, told
 from spawner.supervisor import wire
 from spawner.supervisor.limits import find_groups
 
@@ -237,12 +237,7 @@ class LocalBackend(Supervised):
         folder = self._folder_of(runtime_id)
         if folder is None:
             return
-        request = {
-            "op": "stop",
-            "code": reason.code,
-            "message": reason.message,
-            "grace_seconds": grace_seconds,
-        }
+        request = stop_request(reason, grace_seconds)
         try:
             async with asyncio.timeout(grace_seconds + END_SECONDS):
                 while not await self._sweep(runtime_id):

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.harness.cluster import Cluster
 from spawner.kubernetes import pods
-from spawner.kubernetes.model import Flavor
+from spawner.kubernetes.model import PodFlavor
 from spawner.model import Phase, Shape
 from spawner.ports import BackendError
 from support.patience import PATIENCE, until_async
@@ -30,8 +30,8 @@ async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
 
 # -- the pod ----------------------------------------------------------------------------------------------------
 
-GPU = Flavor("nvidia.com/gpu", 1, {"a": "b"}, ({"key": "nvidia.com/gpu", "operator": "Exists"},))
-TPU = Flavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"}, image="tpu:1")
+GPU = PodFlavor("nvidia.com/gpu", 1, {"a": "b"}, ({"key": "nvidia.com/gpu", "operator": "Exists"},))
+TPU = PodFlavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"}, image="tpu:1")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ async def test_a_cluster_that_does_not_answer_is_not_a_runtime_that_is_gone(
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 1.0)
     runtime = await bench.start()
     fresh = bench.another(proxy.kubeconfig, read_seconds=1.0)
-    monkeypatch.setattr("spawner.kubernetes.backend.SYNC_SECONDS", 1.0)
+    monkeypatch.setattr("spawner.kubernetes.watch.SYNC_SECONDS", 1.0)
     broken = proxy.add(Rule(answer(500)))
     for ask in (fresh.observe, fresh.resources):
         with pytest.raises(BackendError) as unknown:

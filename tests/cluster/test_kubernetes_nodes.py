@@ -18,7 +18,7 @@ from cluster.harness.keeper import Keeper, keeper
 from cluster.harness.lifecycle import node_is_ready
 from cluster.harness.pretended import TAINT, node
 from spawner.kubernetes import pods
-from spawner.kubernetes.model import Flavor
+from spawner.kubernetes.model import PodFlavor
 from spawner.model import Phase
 from spawner.ports import BackendError
 from support.kernel import Kernel
@@ -60,7 +60,7 @@ async def place(bench: Bench, accelerator: str = "NONE") -> str:
     await bench.backend._create(spec, "{}", lambda _phase, _sentence="": None)
     if accelerator != "NONE":
         await until_async(lambda: bool(bench.backend._pods.of(spec.id)))
-        assert await bench.backend.open_gate(spec.id, node=None)
+        assert await bench.backend.gates.open_gate(spec.id, node=None)
     await bench.backend._until_placed(spec.id, lambda _phase, _sentence="": None)
     return spec.id
 
@@ -78,7 +78,7 @@ async def test_runtimes_are_lost_with_their_node_and_hold_what_they_had_until_it
         settings: dict[str, Any] = {
             "node_selector": {"minicolab-test": mark},
             "tolerations": TOLERATIONS,
-            "flavors": {"CHIP": Flavor("test.dev/chip")},
+            "flavors": {"CHIP": PodFlavor("test.dev/chip")},
             "cpu_share": 0.01,
             "memory_share": 0.01,
         }
@@ -108,7 +108,7 @@ async def lose_a_node(bench: Bench, kept: Keeper, name: str) -> None:
 
     # Lost for their users, and for every service that looks; but what they had is not given to anybody else.
     for backend in (bench.backend, bench.another()):
-        assert await backend.holds_accelerator(with_chip)
+        assert await backend.gates.holds_accelerator(with_chip)
     assert await bench.backend.list_all() == []
     assert await bench.backend.observe(plain) is None
     assert bench.names("pods") == {plain, with_chip, stranger_name}, (
@@ -122,7 +122,7 @@ async def lose_a_node(bench: Bench, kept: Keeper, name: str) -> None:
     await until_async(
         lambda: bench.names("pods") == {stranger_name}, "lost pods outlived their node's return"
     )
-    assert not await bench.backend.holds_accelerator(with_chip)
+    assert not await bench.backend.gates.holds_accelerator(with_chip)
     assert pod_of(bench, stranger_name)["metadata"]["uid"] == left["metadata"]["uid"]
 
 

@@ -22,7 +22,7 @@ from gpu_scheduler.queue import ClaimQueue
 from hub.control.claims import node_of
 from spawner.kubernetes import pods
 from spawner.kubernetes.backend import KubernetesBackend
-from spawner.kubernetes.model import Flavor
+from spawner.kubernetes.model import PodFlavor
 from spawner.model import Phase, RuntimeSpec
 from spawner.ports import BackendError
 from support.patience import PATIENCE, until_async
@@ -40,7 +40,7 @@ async def pretended_bench(cluster: Cluster, nodes: int) -> AsyncIterator[Bench]:
     names = [f"{mark}-{n}" for n in range(nodes)]
     labels = {**TPU_LABELS, "minicolab-test": mark}
     cluster.apply(*(node(name, {"google.com/tpu": "8"}, labels) for name in names))
-    flavor = Flavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"})
+    flavor = PodFlavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"})
     try:
         async with make_bench(
             cluster,
@@ -86,15 +86,15 @@ async def test_a_tpu_is_granted_and_its_pod_goes_to_the_node_of_the_lease(preten
     await pretended.backend._create(spec, "{}", tell)
     placed = asyncio.create_task(pretended.backend._until_placed(spec.id, tell))
     await until_async(lambda: (Phase.QUEUED, "Waiting for an accelerator") in told)
-    assert await pretended.backend.holds_accelerator(spec.id)
-    assert await pretended.backend.open_gate(spec.id, node=node_of(second))
-    assert await pretended.backend.open_gate(spec.id, node=node_of(second)), "again is no error"
+    assert await pretended.backend.gates.holds_accelerator(spec.id)
+    assert await pretended.backend.gates.open_gate(spec.id, node=node_of(second))
+    assert await pretended.backend.gates.open_gate(spec.id, node=node_of(second)), "again is no error"
     await asyncio.wait_for(placed, PATIENCE)
     (pod,) = pretended.get("pods")
     assert pod["spec"]["nodeName"] == node_of(second)
     await pretended.backend._remove(spec.id)
-    assert not await pretended.backend.holds_accelerator(spec.id)
-    assert not await pretended.backend.open_gate(spec.id, node=None)
+    assert not await pretended.backend.gates.holds_accelerator(spec.id)
+    assert not await pretended.backend.gates.open_gate(spec.id, node=None)
 
 
 # -- many, through a bad API server ---------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ class Many:
         starting = asyncio.create_task(self.start(spec))
         while not starting.done():
             with contextlib.suppress(BackendError):
-                await self.backend.open_gate(spec.id, node=None)
+                await self.backend.gates.open_gate(spec.id, node=None)
             await asyncio.wait({starting}, timeout=0.2)
         await self.stop(spec.id)
-        while await self.backend.holds_accelerator(spec.id):
+        while await self.backend.gates.holds_accelerator(spec.id):
             await asyncio.sleep(0.1)
         self.queue.end(spec.id)
 

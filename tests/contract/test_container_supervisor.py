@@ -297,7 +297,7 @@ async def test_the_supervisor_of_a_container_hears_its_kernels_itself(backend: B
             await asyncio.sleep(0.1)
     await asyncio.sleep(2.0)
     assert (await backend.activity(spec.id)).busy
-    await run(backend, spec, "open('stop', 'w').close()")
+    (backend.containers[spec.id].folder / "content" / "stop").touch()
     await backend.set_limits(spec.id, max_lifetime_seconds=600.0, idle_limit_seconds=2.0)
     async with asyncio.timeout(PATIENCE):
         assert (await backend.wait_end(spec.id)).code == "idle"

@@ -14,7 +14,15 @@ from spawner.local.backend import LocalBackend
 from spawner.supervisor import linux, processes, watchdog, wire
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
-from tests.contract.contract_support import STOPPED, Bench, Runtime, command_of, leftovers, watching
+from tests.contract.contract_support import (
+    STOP_ALL,
+    STOPPED,
+    Bench,
+    Runtime,
+    command_of,
+    nothing_left,
+    watching,
+)
 
 STRAY = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
 
@@ -93,7 +101,7 @@ async def test_a_supervisor_that_was_stopped_is_sent_on_its_way_and_ends_the_run
         await until_async(lambda: not runtime.folder.exists())
     assert watch.seconds < 1 + 8
     assert (await bench.another().wait_end(runtime.id)).code == "max_lifetime"
-    assert leftovers(bench) == []
+    await nothing_left(bench)
 
 
 async def hang(runtime: Runtime, backend: LocalBackend) -> None:
@@ -126,7 +134,7 @@ async def test_a_supervisor_that_hangs_is_killed_with_the_runtime_and_what_it_ow
     with tarfile.open(left.snapshot) as archive:
         assert any(name.endswith("result.txt") for name in archive.getnames())
     await bench.backend.forget(runtime.id)
-    assert leftovers(bench) == []
+    await nothing_left(bench)
 
 
 async def test_a_supervisor_that_hangs_before_any_limit_is_left_alone(bench: Bench) -> None:
@@ -170,7 +178,7 @@ async def test_a_watchdog_that_is_killed_or_stopped_is_replaced(bench: Bench, nu
     await let_end(runtime, bench.backend, "max_lifetime", 1.0)
     os.kill(supervisor, signal.SIGSTOP)
     assert (await bench.another().wait_end(runtime.id)).code == "max_lifetime"
-    assert leftovers(bench) == []
+    await nothing_left(bench)
 
 
 async def test_a_killed_supervisor_takes_its_watchdog_and_all_processes_along(bench: Bench) -> None:
@@ -182,21 +190,10 @@ async def test_a_killed_supervisor_takes_its_watchdog_and_all_processes_along(be
         os.kill(supervisor, signal.SIGKILL)
         assert (await watcher).code == "lost"
     assert watch.seconds < 2
-    assert leftovers(bench) == []
+    await nothing_left(bench)
 
 
 # -- a user who stops what he can reach -----------------------------------------------------------------------
-
-STOP_ALL = (
-    "import os, signal\n"
-    "for name in os.listdir('/proc'):\n"
-    "    if name.isdigit() and int(name) != os.getpid():\n"
-    "        try:\n"
-    "            line = open(f'/proc/{name}/environ', 'rb').read() + open(f'/proc/{name}/cmdline', 'rb').read()\n"
-    "            if os.environ['MINICOLAB_RUNTIME_ID'].encode() in line: os.kill(int(name), signal.SIGSTOP)\n"
-    "        except OSError: pass\n"
-    "os.kill(os.getpid(), signal.SIGSTOP)"
-)
 
 
 @pytest.mark.parametrize("limit", ["max_lifetime", "idle"])
@@ -210,7 +207,7 @@ async def test_who_stops_every_process_he_can_see_lives_no_longer(isolated: Benc
         await let_end(runtime, isolated.backend, limit, 1.0)
         await until_async(lambda: not runtime.folder.exists())
     assert watch.seconds < 1 + 5
-    assert leftovers(isolated) == []
+    await nothing_left(isolated)
 
 
 def execute_and_leave(runtime: Runtime, code: str) -> None:
@@ -236,4 +233,4 @@ async def test_a_stopped_server_ends_in_order_all_the_same(bench: Bench) -> None
     with Stopwatch() as watch:
         await bench.backend.stop(runtime.id, reason=STOPPED, grace_seconds=PATIENCE)
     assert watch.seconds < PATIENCE / 2
-    assert leftovers(bench) == []
+    await nothing_left(bench)

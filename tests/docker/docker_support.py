@@ -158,6 +158,17 @@ def make_backend(
     )
 
 
+async def installs_a_package(runtime: Runtime) -> None:
+    """Assert that root of a runtime can do what `!apt-get install` does."""
+    text = await runtime.run(
+        "import subprocess\n"
+        "done = subprocess.run('apt-get update -qq && apt-get install -y -qq tree && tree --version',"
+        " shell=True, capture_output=True, text=True)\n"
+        "print(done.returncode, done.stdout[-200:], done.stderr[-500:])"
+    )
+    assert text.startswith("0 ") and "tree v" in text, text
+
+
 @contextlib.asynccontextmanager
 async def make_bench(
     folder: Path, engine: Engine, *, image: str = "minimal", **changes: object

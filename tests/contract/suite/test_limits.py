@@ -15,24 +15,12 @@ from spawner.supervisor.linux import boottime
 from support.kernel import Kernel
 from support.patience import PATIENCE, Stopwatch, until_async
 from support.runtimes import Started
-from tests.contract.contract_support import command_of, processes_of
+from tests.contract.contract_support import STOP_ALL, command_of, processes_of
 from tests.contract.suite.harness import Bench, runs_a_cell, watching
 
 USED_UP = EndReason("budget_used_up", "The budget 'gpu' is used up.")
 TINY = Shape("TINY", 400 << 20, 1.0, 200)
 HOG = "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'x = bytearray(800 << 20); print(len(x))'], capture_output=True, text=True))"
-
-# Stops whatever bears the runtime's name, the process that does it last.
-STOP_ALL = (
-    "import os, signal\n"
-    "for name in os.listdir('/proc'):\n"
-    "    if name.isdigit() and int(name) != os.getpid():\n"
-    "        try:\n"
-    "            line = open(f'/proc/{name}/environ', 'rb').read() + open(f'/proc/{name}/cmdline', 'rb').read()\n"
-    "            if os.environ['MINICOLAB_RUNTIME_ID'].encode() in line: os.kill(int(name), signal.SIGSTOP)\n"
-    "        except OSError: pass\n"
-    "os.kill(os.getpid(), signal.SIGSTOP)"
-)
 
 
 def has_stopped(runtime_id: str) -> bool:

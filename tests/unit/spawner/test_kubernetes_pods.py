@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from spawner.kubernetes.model import DRIVES, Flavor, Installation, is_ours, user_hash
+from spawner.kubernetes.model import DRIVES, Installation, PodFlavor, is_ours, user_hash
 from spawner.kubernetes.pods import STAYS, deadline, pod, secret
 from spawner.model import RuntimeSpec, Shape
 
-T4 = Flavor(
+T4 = PodFlavor(
     "nvidia.com/gpu",
     1,
     {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"},
     ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},),
     "nvidia",
 )
-V5E8 = Flavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"}, image="tpu:1")
+V5E8 = PodFlavor("google.com/tpu", 8, {"cloud.google.com/gke-tpu-topology": "2x4"}, image="tpu:1")
 SETTINGS = Installation("runtimes", "minicolab", "runtime:1", flavors={"T4": T4, "V5E8": V5E8})
 SPEC = RuntimeSpec(
     id="r-abcdefghijkl",
