@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from quota.clock import SystemClock
 from spawner import keep
@@ -74,6 +76,21 @@ class Ended:
             draft.replace(self.path(runtime_id, EXECUTIONS))
         finally:
             draft.unlink(missing_ok=True)
+
+    def new_archive(self, runtime_id: str) -> tuple[Path, IO[bytes]]:
+        """Return a draft for an archive of /content that comes from elsewhere, and its file, open for writing. Raise OSError."""
+        self.make()
+        fd, name = tempfile.mkstemp(prefix=f".{runtime_id}.", suffix=".draft", dir=self._folder)
+        return Path(name), os.fdopen(fd, "wb")
+
+    def put_archive(self, runtime_id: str, draft: Path) -> None:
+        """Leave a draft that is whole now. Raise OSError."""
+        draft.replace(self.path(runtime_id, ARCHIVE))
+
+    def put_note(self, runtime_id: str, why_not: str) -> None:
+        """Leave word why /content was not kept. Raise OSError."""
+        self.make()
+        self.path(runtime_id, NOTE).write_text(why_not, "utf-8")
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         """Return what a runtime left, None when there is nothing of it."""

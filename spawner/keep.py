@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -23,6 +23,10 @@ LEFT_OUT = frozenset({"sample_data"})
 CHUNK_BYTES = 1 << 20
 IN_THE_WAY = frozenset({errno.EEXIST, errno.ELOOP, errno.EXDEV, errno.ENOTDIR, errno.EISDIR})
 LEVEL = 1  # of gzip: a person may wait for it
+
+Put = Callable[
+    [list[str], IO[bytes], int], None
+]  # takes the parts of a file's path, what is in it, and its mode
 
 
 def set_aside(content: Path, place: Path, most_bytes: int) -> str:
@@ -51,12 +55,26 @@ def why_not(content: Path, most_bytes: int) -> str:
 
 def pack(place: Path, archive: Path) -> Path:
     """Pack what was set aside at `place` into `archive`, whole or not at all; return the archive. Raise OSError."""
-    import tarfile  # not at the top: every supervisor imports this module, and none of them packs
-
     if archive.exists():
         return archive
     draft = archive.with_suffix(".draft")
-    with tarfile.open(draft, "w:gz", compresslevel=LEVEL) as tar:
+    with draft.open("wb") as file:
+        pack_into(place, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(archive)
+    return archive
+
+
+def pack_into(place: Path, out: IO[bytes]) -> None:
+    """Write an archive of what lies at `place`. Raise OSError."""
+    import gzip  # not at the top: every supervisor imports this module, and few of them pack
+    import tarfile
+
+    with (
+        gzip.GzipFile(fileobj=out, mode="wb", compresslevel=LEVEL, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
         for path, status in _files(place):
             name = str(path.relative_to(place))
             entry = tarfile.TarInfo(name)
@@ -65,10 +83,6 @@ def pack(place: Path, archive: Path) -> Path:
             with os.fdopen(fd, "rb") as file:
                 entry.size = os.fstat(fd).st_size
                 tar.addfile(entry, file)
-    with draft.open("rb") as written:
-        os.fsync(written.fileno())
-    draft.replace(archive)
-    return archive
 
 
 def forget(*places: Path) -> None:
@@ -88,12 +102,22 @@ def restore(archive: Path, content: Path, owner: int | None = None) -> int:
 
     Raise OSError, or tarfile.TarError for what is no archive. Nothing of it leaves `content`, whatever runs there meanwhile.
     """
-    import tarfile
-
     from storage_mount.beneath import Folder
 
-    folder, count = Folder(content), 0
-    with tarfile.open(archive, "r:gz") as tar:
+    folder = Folder(content)
+    with archive.open("rb") as file:
+        return unpack(file, lambda parts, source, mode: _put(folder, parts, source, mode, owner))
+
+
+def unpack(archive: IO[bytes], put: Put) -> int:
+    """Give every file of an archive to `put`; return how many it took. What it finds in the way is left out.
+
+    Raise what `put` raises, or tarfile.TarError for what is no archive.
+    """
+    import tarfile
+
+    count = 0
+    with tarfile.open(fileobj=archive, mode="r|gz") as tar:
         for entry in tar:
             parts = [part for part in entry.name.split("/") if part not in ("", ".")]
             if not entry.isreg() or not parts or ".." in parts:
@@ -101,7 +125,7 @@ def restore(archive: Path, content: Path, owner: int | None = None) -> int:
             source = tar.extractfile(entry)
             assert source is not None
             try:
-                _put(folder, parts, source, 0o755 if entry.mode & 0o100 else 0o644, owner)
+                put(parts, source, 0o755 if entry.mode & 0o100 else 0o644)
                 count += 1
             except OSError as error:
                 if error.errno not in IN_THE_WAY:
@@ -118,7 +142,7 @@ def _put(folder: Folder, parts: list[str], source: IO[bytes], mode: int, owner: 
                 with folder.open_folder(above) as made:
                     os.fchown(made, owner, owner)
     path = "/".join(parts)
-    folder.write(path, _chunks(source), replace=False)
+    folder.write(path, chunks(source), replace=False)
     fd, _ = folder.open_file(path)
     try:
         if owner is not None:
@@ -128,7 +152,8 @@ def _put(folder: Folder, parts: list[str], source: IO[bytes], mode: int, owner: 
         os.close(fd)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is in a file."""
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from spawner.container import link
 from spawner.container.spec import SERVER_PORT, SUPERVISOR_PORT, bind_name, describe
+from spawner.container.taking import Taking
 from spawner.ended import Ended
 from spawner.model import (
     Endpoint,
@@ -30,6 +31,7 @@ from spawner.model import (
 from spawner.ports import BackendError, OnPhase
 from spawner.supervised import Supervised, gone, stop_request, told
 from spawner.supervisor import linux
+from spawner.supervisor.handover import CONTENT_SECONDS
 from spawner.supervisor.wire import NoAnswer, SupervisorGone
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 90.0  # from the start of the container's first process
 STATUS_SECONDS = 5.0
 END_SECONDS = 30.0  # on top of the grace
+RESTORE_SECONDS = 300.0
 LAST_BREATH_SECONDS = 5.0  # from the last word of a supervisor to its end
 CONNECT_AGAIN_SECONDS = 0.05  # a port of another machine can not be awaited
 GOOD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -66,7 +69,7 @@ class ContainerBackend(Supervised, ABC):
     """Runtimes in containers. `supervisor_key` gives the key of a runtime's supervisor (quota.ticket.supervisor_key).
 
     What ended ones left is kept by `left`. Where a container's files go with it, its supervisor hands over what its cells printed
-    last, and waits `hand_over_seconds` for somebody to take it.
+    last, and /content of users who keep that, and waits `hand_over_seconds` for somebody to take it.
     """
 
     name: str
@@ -197,7 +200,8 @@ class ContainerBackend(Supervised, ABC):
         if place.host is None or place.ended:
             return heard
         try:
-            async with asyncio.timeout(grace_seconds + END_SECONDS):
+            content_seconds = CONTENT_SECONDS if self.keeps_content and self.hand_over_seconds > 0 else 0.0
+            async with asyncio.timeout(grace_seconds + END_SECONDS + content_seconds):
                 heard = await self._listen_for_end(place, ask=stop_request(reason, grace_seconds))
                 await self._until_ended(place.id)
         except (SupervisorGone, TimeoutError) as error:
@@ -263,12 +267,17 @@ class ContainerBackend(Supervised, ABC):
             await asyncio.gather(ended, hears, return_exceptions=True)
 
     async def _listen_for_end(self, place: Place, *, ask: dict[str, Any] | None = None) -> EndReason | None:
-        """Take what the supervisor tells at its end; return the reason, None when the connection ends without."""
+        """Take what the supervisor tells and hands over at its end; return the reason, None when the connection ends without.
 
-        async def keep(left: list[bytes]) -> None:
-            await asyncio.to_thread(self._left.put_executions, place.id, left)
+        Who follows a runtime keeps what it leaves; who merely asks it to end does that only when nobody follows.
+        """
 
-        async with contextlib.aclosing(link.watch(self._address(place), keep=keep, ask=ask)) as events:
+        async def most_content() -> int:
+            return await self._most_content(place.id)
+
+        taking = Taking(self._left, place.id, most_content)
+        watch = link.watch(self._address(place), taking=taking, keeps_content=ask is None, ask=ask)
+        async with contextlib.aclosing(watch) as events:
             async for event in events:
                 if event.get("event") == "end":
                     at = linux.boottime() - float(event["seconds_ago"])
@@ -353,8 +362,21 @@ class ContainerBackend(Supervised, ABC):
         if GOOD_ID.fullmatch(runtime_id):
             await self._left.forget(runtime_id)
 
+    async def _most_content(self, runtime_id: str) -> int:
+        """Return how many bytes of /content may be kept of what a runtime hands over."""
+        return 0
+
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
-        raise BackendError("restore_failed", f"Runtimes on {self.name} can not be given a snapshot yet.")
+        address = self._address(await self._living(runtime_id))
+        try:
+            answer = await link.send_content(address, snapshot, seconds=RESTORE_SECONDS)
+        except (SupervisorGone, NoAnswer) as error:
+            raise BackendError("no_answer", f"The supervisor of {runtime_id} gives {error}.") from error
+        except OSError as error:
+            raise BackendError(
+                "restore_failed", f"The snapshot can not be read: {error.strerror}."
+            ) from error
+        return int(told(answer)["files"])
 
     # -- the supervisor ---------------------------------------------------------------------------------------
 
@@ -362,10 +384,15 @@ class ContainerBackend(Supervised, ABC):
         assert place.host is not None
         return link.Address(place.host, place.supervisor_port, self._supervisor_key(place.id))
 
-    async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _living(self, runtime_id: str) -> Place:
+        """Return where a runtime is. Raise BackendError when there is nobody to ask."""
         place = await self._find(runtime_id) if GOOD_ID.fullmatch(runtime_id) else None
         if place is None or place.ended or place.host is None:
             raise gone()
+        return place
+
+    async def _call(self, runtime_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        place = await self._living(runtime_id)
         try:
             answer = await link.call(self._address(place), request)
         except (SupervisorGone, NoAnswer) as error:

@@ -13,17 +13,19 @@ import hmac
 import json
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from spawner.supervisor.handover import Gathered
-from spawner.supervisor.wire import MAX_LINE, SupervisorGone
+from spawner.container.taking import Taking
+from spawner.supervisor.handover import PART_BYTES, Gathered, carried
+from spawner.supervisor.wire import MAX_LINE, NoAnswer, SupervisorGone
 from spawner.supervisor.wire import ask as ask_on
 
 GREETING_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
-Keep = Callable[[list[bytes]], Awaitable[None]]
+TAKEN, CONTENT = b'{"op": "taken"}\n', b'{"op": "content"}\n'
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
@@ -74,29 +76,75 @@ async def call(address: Address, request: dict[str, Any], *, seconds: float = 30
 
 
 async def watch(
-    address: Address, *, keep: Keep | None = None, ask: dict[str, Any] | None = None
+    address: Address,
+    *,
+    taking: Taking | None = None,
+    keeps_content: bool = False,
+    ask: dict[str, Any] | None = None,
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield what the supervisor tells (`ready`, `end`) until the connection ends. Raise SupervisorGone when there is none.
 
-    `keep` takes what the runtime left when it ended, before its end is told; `ask` is asked as soon as we are sure to hear that.
+    `taking` takes what the runtime left when it ended, before its end is told: /content when we are one that `keeps_content`, or
+    nobody is. `ask` is asked as soon as we are sure to hear that.
     """
     reader, writer = await connect(address)
     gathered = Gathered()
     try:
-        for request in ({"op": "watch"}, *([ask] if ask is not None else [])):
+        watch = {"op": "watch", "keeps_content": keeps_content}
+        for request in (watch, *([ask] if ask is not None else [])):
             writer.write(json.dumps(request).encode() + b"\n")
         await writer.drain()
         while line := await reader.readline():
             event = json.loads(line)
-            if event.get("event") != "left":
+            if event.get("event") not in ("left", "content"):
                 yield event
-            elif keep is not None and (left := gathered.take(event)) is not None:
-                await keep(left)
-                writer.write(b'{"op": "taken"}\n')
+            elif taking is not None and (answer := await _take(event, taking, gathered)) is not None:
+                writer.write(answer)
     except (OSError, ValueError, KeyError):
         return  # a connection that breaks means the same as one that ends
     finally:
         writer.close()
+        if taking is not None:
+            taking.close()
+
+
+async def _take(event: dict[str, Any], taking: Taking, gathered: Gathered) -> bytes | None:
+    """Take what is handed over, and return what is to be said to that. Raise OSError, ValueError, KeyError."""
+    if event["event"] == "content":
+        return TAKEN if await taking.content(event) else None
+    if (left := gathered.take(event)) is None:
+        return None
+    await taking.executions(left)
+    return CONTENT if event.get("content") and await taking.wants_content() else TAKEN
+
+
+async def send_content(address: Address, archive: Path, *, seconds: float) -> dict[str, Any]:
+    """Send an archive that is to be put into /content; return the answer. Raise SupervisorGone, NoAnswer after `seconds`, OSError."""
+    reader, writer = await connect(address)
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(b'{"op": "restore"}\n')
+            with archive.open("rb") as file:
+                part = await asyncio.to_thread(file.read, PART_BYTES)
+                while True:
+                    following = await asyncio.to_thread(file.read, PART_BYTES)
+                    event = {"part": carried(part), "last": not following}
+                    writer.write(json.dumps(event).encode() + b"\n")
+                    await writer.drain()
+                    if not following:
+                        break
+                    part = following
+            line = await reader.readline()
+    except TimeoutError:
+        raise NoAnswer(f"no answer in {seconds:g} s") from None
+    except ConnectionError as error:
+        raise SupervisorGone(str(error)) from None
+    finally:
+        writer.close()
+    if not line:
+        raise SupervisorGone("the connection ended without an answer")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
 
 
 def _mac(key: bytes, nonce: str) -> str:

@@ -23,8 +23,9 @@ from spawner.container import link
 from spawner.container.drives import LinkedDrives
 from spawner.container.server import Places, Started
 from spawner.model import Shape
-from spawner.supervisor import handover, processes, wire
+from spawner.supervisor import processes, wire
 from spawner.supervisor.drives import Drives
+from spawner.supervisor.handover import HandOver, executions_in
 from spawner.supervisor.limits import CGROUP_ROOT, Groups
 from spawner.supervisor.machine import Serve
 from spawner.supervisor.watchdog import Watchdog
@@ -87,11 +88,19 @@ class Container:
             await wire.ended(main_fd, seconds=grace_seconds)
         await asyncio.to_thread(processes.kill_below, os.getpid())
 
-    def to_hand_over(self) -> bytes:
-        return handover.executions_in(self.run) if self.spec["hand_over_seconds"] > 0 else b""
+    def to_hand_over(self, snapshot_bytes: int) -> HandOver | None:
+        if self.spec["hand_over_seconds"] <= 0:
+            return None  # whoever owns the container finds it there
+        executions = executions_in(self.run)
+        return HandOver(executions, self.folder, snapshot_bytes) if executions or snapshot_bytes else None
+
+    async def receive(self, reader: asyncio.StreamReader) -> int:
+        from spawner.supervisor import unpack  # few runtimes are given a snapshot
+
+        return await unpack.receive(reader, self.folder)
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
-        """Tell the reason to whoever looks at the container later. /content is kept by whoever owns the container, or nobody."""
+        """Tell the reason to whoever looks at the container later; its files are kept by others, if they are."""
         line = json.dumps({"event": "end", "code": reason["code"], "message": reason["message"]})
         with contextlib.suppress(OSError):
             os.write(1, line.encode() + b"\n")

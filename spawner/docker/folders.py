@@ -19,7 +19,7 @@ from quota.clock import SystemClock
 from spawner import ended, keep
 from spawner.docker import disk, loop
 from spawner.docker.apart import Failed, apart
-from spawner.ended import ARCHIVE, CONTENT, NOTE, Ended
+from spawner.ended import ARCHIVE, CONTENT, Ended
 from spawner.model import EndReason, LeftBehind, RuntimeSpec
 from spawner.ports import BackendError
 from spawner.remove_tree import StillMounted, remove_tree
@@ -143,7 +143,7 @@ class Folders:
             return
         kept = self.left.path(runtime_id, CONTENT)
         if why_not := await asyncio.to_thread(keep.set_aside, folder / FOLDER, kept, most_bytes):
-            self._note(runtime_id, why_not)
+            self.left.put_note(runtime_id, why_not)
 
     async def left_behind(self, runtime_id: str) -> LeftBehind | None:
         for kept in self._kept_disks(runtime_id):
@@ -151,11 +151,11 @@ class Folders:
             archive = self.left.path(runtime_id, ARCHIVE)
             try:
                 if why_not := await apart(disk, "pack", str(kept), str(archive), most):
-                    self._note(runtime_id, why_not)
+                    self.left.put_note(runtime_id, why_not)
                 kept.unlink(missing_ok=True)
             except Failed as error:  # the next who asks may have more luck
                 if not archive.exists():
-                    self._note(runtime_id, f"/content could not be read: {error}")
+                    self.left.put_note(runtime_id, f"/content could not be read: {error}")
         return await self.left.left_behind(runtime_id)
 
     async def forget(self, runtime_id: str) -> None:
@@ -165,9 +165,6 @@ class Folders:
 
     def _kept_disks(self, runtime_id: str) -> list[Path]:
         return list((self.top / ".ended").glob(f"{runtime_id}.*{KEPT_DISK}"))
-
-    def _note(self, runtime_id: str, why_not: str) -> None:
-        self.left.path(runtime_id, NOTE).write_text(why_not, "utf-8")
 
     async def restore(self, runtime_id: str, pid: int, snapshot: Path, owner: int) -> int:
         """Unpack a snapshot into /content of a runtime whose first process is `pid`. Raise BackendError."""

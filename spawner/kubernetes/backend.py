@@ -32,7 +32,7 @@ from spawner.kubernetes.away import Away, ago
 from spawner.kubernetes.bindings import Bindings, change_bindings
 from spawner.kubernetes.client import AlreadyThere, ApiFault, Cluster
 from spawner.kubernetes.gates import PodGates
-from spawner.kubernetes.model import FILE, START, USER, Installation, Object, annotation, is_ours
+from spawner.kubernetes.model import FILE, SNAPSHOT, START, USER, Installation, Object, annotation, is_ours
 from spawner.kubernetes.refusals import UNAVAILABLE, refusal
 from spawner.kubernetes.volumes import DRIVE_ID, name_at_start, sub_path
 from spawner.kubernetes.watch import LOOK_SECONDS, Mirror, by_involved, by_name
@@ -58,6 +58,7 @@ class KubernetesBackend(ContainerBackend):
 
     name = "kubernetes"
     hand_over_seconds = 10.0  # a pod's files go with it
+    keeps_content = True
 
     def __init__(
         self,
@@ -427,6 +428,22 @@ class KubernetesBackend(ContainerBackend):
             idle_limit_seconds=idle_limit_seconds,
             budget=budget,
         )
+
+    # -- /content ---------------------------------------------------------------------------------------------
+
+    async def set_snapshot(self, runtime_id: str, *, snapshot_bytes: int) -> None:
+        await super().set_snapshot(runtime_id, snapshot_bytes=snapshot_bytes)
+        change = {"metadata": {"annotations": {SNAPSHOT: str(snapshot_bytes)}}}
+        try:
+            changed = await self._cluster.patch(f"{self._pods_path}/{runtime_id}", change)
+        except ApiFault as fault:
+            raise refusal(fault) from fault
+        if changed is not None:
+            self._pods.note(changed)
+
+    async def _most_content(self, runtime_id: str) -> int:
+        known = next(iter(self._pods.of(runtime_id)), None) or self._pods.last_seen(runtime_id)
+        return int(annotation(known, SNAPSHOT) or 0) if known is not None else 0
 
     # -- accelerators (their gates: spawner.kubernetes.gates) ------------------------------------------------------
 

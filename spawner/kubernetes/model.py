@@ -15,6 +15,7 @@ USER = "minicolab.dev/user"  # as a label a hash, as an annotation the name itse
 FILE = "minicolab.dev/file"
 START = "minicolab.dev/start"
 DRIVES = "minicolab.dev/drives"
+SNAPSHOT = "minicolab.dev/snapshot-bytes"  # how much of /content is kept at the end
 CLAIM_GATE = "minicolab.dev/claim"
 
 RUNTIME_APP = "minicolab-runtime"

@@ -13,6 +13,7 @@ from spawner.kubernetes.model import (
     CLAIM_GATE,
     DRIVES,
     FILE,
+    SNAPSHOT,
     START,
     USER,
     Installation,
@@ -61,6 +62,7 @@ def pod(spec: RuntimeSpec, installation: Installation, *, start: str, gated: boo
                 FILE: spec.file_id,
                 START: start,
                 DRIVES: "[]",
+                SNAPSHOT: str(spec.snapshot_bytes),
                 # Autoscalers and drains must not move a running notebook.
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
                 "karpenter.sh/do-not-disrupt": "true",

@@ -16,7 +16,7 @@ from spawner.local.launch import Launched
 from spawner.local.remove import clean
 from spawner.local.sandbox import Rung
 from spawner.supervisor import handover, processes, safe_read, wire
-from spawner.supervisor.drives import Drives
+from spawner.supervisor.drives import Drives, Refused
 from spawner.supervisor.machine import Serve
 from spawner.supervisor.watchdog import KILLED_SECONDS, Watchdog
 
@@ -99,8 +99,11 @@ class Sandboxed:
             pid = below[0]
         return pid
 
-    def to_hand_over(self) -> bytes:
-        return b""  # what is left lies in files
+    def to_hand_over(self, snapshot_bytes: int) -> None:
+        return None  # what is left lies in files
+
+    async def receive(self, reader: asyncio.StreamReader) -> int:
+        raise Refused("bad_request", "Whoever may ask reaches /content itself.")
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
         if self.watchdog is not None:

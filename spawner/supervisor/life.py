@@ -2,7 +2,8 @@
 
 What the machine is made of, a sandbox on this machine or the container around us, is hidden behind `Machine`.
 
-Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, logs, taken.
+Requests: status, watch, stop, mount, unmount, mounts, resources, activity, touch, limits, snapshot, restore, logs;
+content and taken at the end (spawner.supervisor.handover).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from spawner.supervisor import handover, linux, processes
+from spawner.supervisor import linux, processes
 from spawner.supervisor.drives import Refused
+from spawner.supervisor.handover import HandOver
 from spawner.supervisor.kernel_use import KernelUse
 from spawner.supervisor.machine import Machine
 from spawner.supervisor.safe_read import read_object
@@ -72,8 +74,8 @@ class Life:
         self._watchers: set[asyncio.StreamWriter] = set()
         self._limits_changed = asyncio.Event()
         self._ending = asyncio.Event()
-        self._left, self._taken, self._handed = b"", False, asyncio.Event()
-        self._owed: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._keepers: set[asyncio.StreamWriter] = set()  # those of the watchers who keep /content
+        self._handover: HandOver | None = None
 
     async def run(self) -> None:
         """Serve until the runtime ends; then nothing of it is left."""
@@ -100,10 +102,13 @@ class Life:
         await self._machine.end(self._main_fd, self._grace_seconds if was_ready else 0.0)
         ended_at = linux.boottime()
         reason = {**self.reason, "boottime": ended_at}
-        left = self._machine.to_hand_over() if was_ready else b""
+        self._handover = self._machine.to_hand_over(self._snapshot_bytes) if was_ready else None
         self._machine.leave(reason, self._snapshot_bytes if was_ready else 0, was_ready)
-        if left:
-            await self._hand_over(left)
+        if self._handover is not None:
+            for keeper in (True, False):  # who keeps /content is offered it first
+                for writer in [w for w in self._watchers if (w in self._keepers) is keeper]:
+                    self._handover.give(writer, keeps_content=keeper)
+            await self._handover.until_taken(float(self._spec["hand_over_seconds"]))
         server.close()
         await self._tell({"event": "end", **reason, "seconds_ago": linux.boottime() - ended_at})
         for writer in list(self._watchers):
@@ -139,37 +144,6 @@ class Life:
         if not self._ending.is_set():
             self.reason = {"code": code, "message": message}
             self._ending.set()
-
-    async def _hand_over(self, left: bytes) -> None:
-        """Tell those who watch what is left, whoever comes too, until they have it; give up when nobody comes in time."""
-        self._left = left
-        for writer in self._watchers:
-            self._give(writer)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(float(self._spec["hand_over_seconds"])):
-                while self._owed or not self._taken:
-                    self._handed.clear()
-                    await self._handed.wait()
-        for giving in self._owed.values():
-            giving.cancel()
-
-    def _give(self, writer: asyncio.StreamWriter) -> None:
-        """Begin to tell one of them; what was given is owed until it is taken."""
-
-        async def give() -> None:
-            with contextlib.suppress(OSError):
-                for event in handover.events(self._left):
-                    writer.write(json.dumps(event).encode() + b"\n")
-                    await writer.drain()
-
-        self._owed[writer] = asyncio.create_task(give())
-
-    def _settle(self, writer: asyncio.StreamWriter, *, taken: bool) -> None:
-        """One of them has it, or has gone."""
-        if (giving := self._owed.pop(writer, None)) is not None:
-            giving.cancel()
-            self._taken = self._taken or taken
-            self._handed.set()
 
     def _main_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._main_fd)
@@ -301,17 +275,19 @@ class Life:
             while line := await reader.readline():
                 request = json.loads(line)
                 if request["op"] == "watch":
-                    self._watchers.add(writer)
-                    if self.ready_at is not None:
-                        writer.write(READY)
-                    if self._left:
-                        self._give(writer)
+                    self._watch(writer, keeps_content=bool(request.get("keeps_content")))
                     continue
-                if request["op"] == "taken":
-                    self._settle(writer, taken=True)
+                if request["op"] in ("content", "taken"):
+                    if self._handover is not None and request["op"] == "content":
+                        await self._handover.send_content(writer)
+                    elif self._handover is not None:
+                        self._handover.settle(writer, taken=True)
                     continue
                 try:
-                    answer = await self._answer(request)
+                    if request["op"] == "restore":
+                        answer: dict[str, Any] = {"files": await self._machine.receive(reader)}
+                    else:
+                        answer = await self._answer(request)
                 except Refused as refusal:
                     answer = {"error": {"code": refusal.code, "message": str(refusal)}}
                 writer.write(json.dumps(answer).encode() + b"\n")
@@ -320,8 +296,20 @@ class Life:
             return  # a client that goes away or talks nonsense is no concern of the runtime
         finally:
             self._watchers.discard(writer)
-            self._settle(writer, taken=False)
+            self._keepers.discard(writer)
+            if self._handover is not None:
+                self._handover.settle(writer, taken=False)
             writer.close()
+
+    def _watch(self, writer: asyncio.StreamWriter, *, keeps_content: bool) -> None:
+        """From now on one is told what happens."""
+        self._watchers.add(writer)
+        if keeps_content:
+            self._keepers.add(writer)
+        if self.ready_at is not None:
+            writer.write(READY)
+        if self._handover is not None:
+            self._handover.give(writer, keeps_content=keeps_content)
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         match request["op"]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from spawner.model import Shape
 from spawner.supervisor.drives import Drives
+from spawner.supervisor.handover import HandOver
 from spawner.supervisor.limits import Groups
 from spawner.supervisor.watchdog import Watchdog
 
@@ -56,8 +57,12 @@ class Machine(Protocol):
         """Ask the server to end, give it the grace, then end every process of the runtime."""
         ...
 
-    def to_hand_over(self) -> bytes:
-        """Return what the cells printed last, for who watches; nothing where it is found when the machine has ended."""
+    def to_hand_over(self, snapshot_bytes: int) -> HandOver | None:
+        """Return what the runtime leaves, for who watches: of /content up to `snapshot_bytes`. None: it is found elsewhere."""
+        ...
+
+    async def receive(self, reader: asyncio.StreamReader) -> int:
+        """Put a snapshot that comes in into /content; return how many files. Raise Refused."""
         ...
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:

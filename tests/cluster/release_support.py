@@ -10,7 +10,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from support.kernel import Kernel, run_cell
 from support.patience import PATIENCE, until
 from tests.cluster.admin_shell import AdminShell, documented
 
-RUNTIMES = "/services/control/api/v1/runtimes"
+CONTROL = "/services/control/api/v1"
+RUNTIMES = f"{CONTROL}/runtimes"
 FILES = "/services/documents/api/v1/files"
 DRIVER = "drive.minicolab.dev"
 CELL = "cell-1"
@@ -141,18 +142,18 @@ class Release:
         cell = self.api("GET", f"{FILES}/{self.files[runtime]}/content").json()["cells"][0]
         return "".join("".join(output.get("text", "")) for output in cell["outputs"])
 
-    def begin_runtime(self, **wanted: str) -> str:
-        """Ask for a runtime for a new notebook; return its id."""
-        file = self.make_notebook()
+    def begin_runtime(self, file: str = "", **wanted: str) -> str:
+        """Ask for a runtime for a notebook, a new one if none is named; return the runtime's id."""
+        file = file or self.make_notebook()
         asked = self.api("POST", RUNTIMES, json={"file_id": file, **wanted})
         assert asked.status_code == 202, asked.text
         runtime = str(asked.json()["id"])
         self.files[runtime] = file
         return runtime
 
-    def start_runtime(self, **wanted: str) -> str:
-        """Ask for a runtime for a new notebook; return its id once it is ready."""
-        runtime = self.begin_runtime(**wanted)
+    def start_runtime(self, file: str = "", **wanted: str) -> str:
+        """The same; return once it is ready."""
+        runtime = self.begin_runtime(file, **wanted)
         until(lambda: self.state(runtime) in ("ready", "failed", "ended"), f"{runtime} is never ready")
         assert self.state(runtime) == "ready", self.model(runtime)
         return runtime
@@ -201,6 +202,40 @@ class Release:
     def kill(self, *pods: str) -> None:
         """Take pods away as a lost node would: at once, without a word to what is in them."""
         self.kubectl("delete", *pods, "--grace-period=0", "--force", "--wait=false")
+
+    def be_impatient_with(self, component: str) -> None:
+        """Have the node start a service again once it has been silent for seconds, not minutes, by the probe that the chart has."""
+        probe = {
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+            "terminationGracePeriodSeconds": 1,
+        }
+        container = {"name": component, "livenessProbe": probe}
+        patch = json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}})
+        self.kubectl("patch", f"deployment/minicolab-{component}", "-p", patch)
+        self.kubectl("rollout", "status", f"deployment/minicolab-{component}", "--timeout=300s")
+
+    def restarts(self, component: str) -> int:
+        """Return how often the containers of a service were started again in their pods."""
+        path = "{.items[*].status.containerStatuses[*].restartCount}"
+        return sum(
+            map(int, self.kubectl("get", "pods", "-l", selector(component), "-o", f"jsonpath={path}").split())
+        )
+
+    def processes(self, component: str) -> list[int]:
+        """Return the processes in a service's pods, as this machine numbers them; it must be the node."""
+        path = "{.items[*].status.containerStatuses[*].containerID}"
+        said = self.kubectl("get", "pods", "-l", selector(component), "-o", f"jsonpath={path}").split()
+        containers = [name.rpartition("/")[2] for name in said]
+        found = []
+        for group in Path("/proc").glob("[0-9]*/cgroup"):
+            with suppress(OSError):
+                text = group.read_text()
+                if any(container in text for container in containers):
+                    found.append(int(group.parent.name))
+        assert found, f"no process of {component} is on this machine"
+        return found
 
     def end(self, runtime: str) -> None:
         self.api("DELETE", f"{RUNTIMES}/{runtime}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ import requests
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
-from cluster.harness import pretended
+from cluster.harness import pretended, storage
 from cluster.harness.cluster import Cluster
 from cluster.harness.configuration import MOST_PROCESSES
 from cluster.harness.pretended import TAINT
@@ -24,7 +26,7 @@ from support.browser import new_context
 from support.kernel import Kernel
 from support.patience import PATIENCE, until
 from tests.cluster.admin_shell import documented
-from tests.cluster.release_support import FILES, RUNTIMES, LongCell, Release, installed, notebook
+from tests.cluster.release_support import CONTROL, FILES, RUNTIMES, LongCell, Release, installed, notebook
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -96,6 +98,29 @@ def test_a_drive_appears_after_consent_and_what_is_written_is_in_it(release: Rel
     release.end(runtime)
 
 
+def test_files_of_a_pod_that_ends_are_kept_in_the_drive_and_given_to_the_next(release: Release) -> None:
+    file = release.make_notebook()
+    runtime = release.start_runtime(file)
+    kept = release.api("PUT", f"{CONTROL}/quota/keep_content", json={"keep": True})
+    assert kept.status_code == 200, kept.text
+    release.run(
+        runtime, "import os; os.mkdir('data'); _ = open('data/result.bin', 'wb').write(os.urandom(5_000_000))"
+    )
+    release.end(runtime)
+
+    def snapshots() -> list[str]:
+        items = release.api("GET", f"{CONTROL}/snapshots").json()["items"]
+        return [item["id"] for item in items]
+
+    until(lambda: snapshots() == [runtime], "its files are not in the Drive")
+    following = release.start_runtime(file)
+    restored = release.api("POST", f"{RUNTIMES}/{following}/restore", json={"snapshot_id": runtime})
+    assert (restored.status_code, restored.json()) == (200, {"files": 1}), restored.text
+    assert release.run(following, "import os; print(os.path.getsize('data/result.bin'))") == "5000000\n"
+    assert release.api("PUT", f"{CONTROL}/quota/keep_content", json={"keep": False}).status_code == 200
+    release.end(following)
+
+
 def test_a_running_cell_survives_upgrade_and_rollback_on_its_connection(release: Release) -> None:
     runtime = release.start_runtime()
     pod, cell = release.pod(runtime), LongCell(release, runtime)
@@ -130,6 +155,60 @@ def test_a_running_cell_does_not_notice_the_death_of_a_service(release: Release,
     # Whoever watches through the proxy loses the connection with it, and only then.
     assert cell.dropped.is_set() == (component == "proxy")
     release.end(runtime)
+
+
+def test_a_release_without_a_privileged_part_gives_a_runtime_its_drive_at_the_start(
+    own_cluster: Cluster, release: Release
+) -> None:
+    assert own_cluster.layout is not None
+    volume = release.kubectl("get", "pvc", "minicolab-drive", "-o", "jsonpath={.spec.volumeName}")
+    folder = own_cluster.layout.state / "volumes" / volume
+    again = storage.static_claim(release.runtimes, "minicolab-drive", {"hostPath": {"path": str(folder)}})
+    own_cluster.apply(*again)
+    settings = {"drives": "subpath", "drive_claim": "minicolab-drive"}
+    release.upgrade(*(f"--set=config.runtimes.kubernetes.{name}={value}" for name, value in settings.items()))
+    release.wait()
+    assert release.kubectl("get", "daemonsets", "-o", "name") == ""
+    file = release.make_notebook()
+    runtime = release.start_runtime(file)
+    refused = release.api("POST", f"{RUNTIMES}/{runtime}/mounts", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "restart_needed")
+    release.end(runtime)
+    runtime = release.start_runtime(file)
+    release.run(runtime, "open('/content/drive/MyDrive/from-the-start.txt', 'w').close()")
+    names = [f["name"] for f in release.api("GET", FILES + "?parent=root").json()["items"]]
+    assert "from-the-start.txt" in names
+    release.end(runtime)
+    release.upgrade()
+    release.in_runtimes("delete", "pvc", "minicolab-drive", "--wait=false")
+    own_cluster.kubectl("delete", "pv", f"{release.runtimes}-minicolab-drive", "--wait=false")
+
+
+def test_services_that_hang_are_started_again_by_the_node_and_a_running_cell_does_not_notice(
+    own_cluster: Cluster, release: Release
+) -> None:
+    components = ("hub", "documents", "control")
+    for component in components:
+        release.be_impatient_with(component)
+    release.wait()
+    runtime = release.start_runtime()
+    pod, cell = release.pod(runtime), LongCell(release, runtime)
+    for component in components:
+        for process in release.processes(component):
+            os.kill(process, signal.SIGSTOP)
+    assert not release.works()
+    until(
+        lambda: all(release.restarts(component) for component in components),
+        "not every one was started again",
+    )
+    release.wait()
+    assert release.state(runtime) == "ready"
+    assert release.pod(runtime) == pod
+    assert cell.running
+    cell.end()
+    assert not cell.dropped.is_set()
+    release.end(runtime)
+    release.upgrade()  # patient again
 
 
 # -- a person without an accelerator ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""/content of an ended runtime, kept for who wants it: where the machine's files outlive the machine."""
+"""/content of an ended runtime, kept for who wants it: where it lay, or handed over by a machine that takes its files with it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from spawner.ports import BackendError
-from tests.contract.contract_support import RUNGS
-from tests.contract.suite.conftest import DOCKER
 from tests.contract.suite.harness import STOPPED, Bench
-
-pytestmark = pytest.mark.parametrize("bench", [*RUNGS, DOCKER], indirect=True)
 
 
 async def test_content_is_kept_for_who_wants_it_and_put_into_a_later_runtime(bench: Bench) -> None:

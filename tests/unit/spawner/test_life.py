@@ -56,8 +56,11 @@ class OneProcess:
     async def end(self, main_fd: int, grace_seconds: float) -> None:
         signal.pidfd_send_signal(main_fd, signal.SIGKILL)
 
-    def to_hand_over(self) -> bytes:
-        return b""
+    def to_hand_over(self, snapshot_bytes: int) -> None:
+        return None
+
+    async def receive(self, reader: asyncio.StreamReader) -> int:
+        return 0
 
     def leave(self, reason: dict[str, Any], snapshot_bytes: int, was_ready: bool) -> None:
         self.left.append(reason)
