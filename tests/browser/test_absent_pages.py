@@ -143,6 +143,7 @@ def mark_is_ours(service: Running, file_id: str) -> bool:
         history.close()
 
 
+@pytest.mark.slow
 def test_a_page_that_was_frozen_adds_nothing_twice_when_it_wakes_up(page: Page, service: Running) -> None:
     file_id = begin(page, service)
     devtools = page.context.new_cdp_session(page)

@@ -24,6 +24,8 @@ from tests.contract.contract_support import (
     watching,
 )
 
+pytestmark = pytest.mark.slow  # they wait for limits and for those who watch over limits
+
 STRAY = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
 
 

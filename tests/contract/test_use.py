@@ -8,11 +8,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 
+import pytest
 import requests
 
 from support.kernel import Kernel
 from support.patience import PATIENCE, until_async
 from tests.contract.contract_support import Bench, Runtime, command_of
+
+pytestmark = pytest.mark.slow
 
 IDLE_SECONDS = 3.0
 

@@ -247,6 +247,7 @@ def test_a_place_that_can_not_be_is_refused(tmp_path: Path, place: str) -> None:
     assert place in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_new_proxy_gets_its_routes_back_from_the_hub(pods: Pods) -> None:
     assert pods.end("proxy", signal.SIGKILL) == -signal.SIGKILL
     until(lambda: pods.get("/services/documents/healthz") == 0, "the proxy lives on without its parent")
