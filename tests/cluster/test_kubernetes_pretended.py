@@ -106,8 +106,10 @@ FAULTS = {
     "made, and nobody told": lambda: Rule(drop_reply(), method="POST", every=7),
     "deleted, and nobody told": lambda: Rule(drop_reply(), method="DELETE", every=5),
     "an old list": lambda: Rule(stale(), method="GET", path=r"/pods$", watch=False, every=2),
-    "an old version": lambda: Rule(gone(), watch=True, every=3),
-    "a watch that breaks": lambda: Rule(cut(after=200_000), watch=True, every=2),
+    # The watch of the pods breaks, and the next one finds its version too old, which makes the second list; and so on.
+    "an old version": lambda: Rule(gone(), watch=True, path=r"/pods$", every=2),
+    "a watch that breaks": lambda: Rule(cut(after=200_000), watch=True, path=r"/pods$"),
+    "an old version of something else": lambda: Rule(gone(), watch=True, path=r"/(nodes|events)$", every=2),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import requests
 from sqlalchemy import create_engine, make_url, text
 
 from hub.installation import free_port
-from support.patience import PATIENCE, until
+from support.patience import PATIENCE, Stopwatch, until
 from support.service import BIN, run_command
 
 # Every process listens on an address of its own: one that looked for another on plain loopback would not find it.
@@ -245,6 +246,29 @@ def test_a_place_that_can_not_be_is_refused(tmp_path: Path, place: str) -> None:
     refused = run_command("serve", "proxy", *given, "--at", place, check=False)
     assert refused.returncode == 2
     assert place in refused.stderr
+
+
+def test_an_address_that_nobody_answers_from_is_given_up_in_seconds(pods: Pods) -> None:
+    """As that of a pod that has just gone: no packet comes back. Here from a listener whose queue is full."""
+    api = f"http://{HOSTS['proxy']}:{pods.ports['proxy_api']}/api/routes"
+    authorization = f"token {(pods.folder / 'secrets' / 'proxy.token').read_text()}"
+    with socket.socket() as listener, ExitStack() as clients:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        target = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        host = f"gone.{secrets.token_hex(4)}.test"
+        headers = {"Authorization": authorization}
+        added = requests.post(f"{api}/{host}/", json={"target": target}, headers=headers, timeout=PATIENCE)
+        assert added.status_code == 201, added.text
+        with Stopwatch() as watch:
+            reply = requests.get(pods.url + "/", headers={"Host": host}, timeout=PATIENCE)
+        assert reply.status_code == 503
+        assert watch.seconds < 15
+        requests.delete(f"{api}/{host}/", headers=headers, timeout=PATIENCE)
 
 
 @pytest.mark.slow
