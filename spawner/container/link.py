@@ -20,7 +20,7 @@ from typing import Any
 
 from spawner.container.taking import Taking
 from spawner.supervisor.handover import PART_BYTES, Gathered, carried
-from spawner.supervisor.wire import MAX_LINE, NoAnswer, SupervisorGone
+from spawner.supervisor.wire import MAX_LINE, SupervisorGone, answer_to
 from spawner.supervisor.wire import ask as ask_on
 
 GREETING_SECONDS = 10.0
@@ -119,32 +119,25 @@ async def _take(event: dict[str, Any], taking: Taking, gathered: Gathered) -> by
 
 
 async def send_content(address: Address, archive: Path, *, seconds: float) -> dict[str, Any]:
-    """Send an archive that is to be put into /content; return the answer. Raise SupervisorGone, NoAnswer after `seconds`, OSError."""
-    reader, writer = await connect(address)
-    try:
-        async with asyncio.timeout(seconds):
+    """Send an archive that is to be put into /content; return the answer.
+
+    Raise OSError when it can not be opened, SupervisorGone, or NoAnswer after `seconds`.
+    """
+    with archive.open("rb") as file:
+        reader, writer = await connect(address)
+
+        async def say() -> None:
             writer.write(b'{"op": "restore"}\n')
-            with archive.open("rb") as file:
-                part = await asyncio.to_thread(file.read, PART_BYTES)
-                while True:
-                    following = await asyncio.to_thread(file.read, PART_BYTES)
-                    event = {"part": carried(part), "last": not following}
-                    writer.write(json.dumps(event).encode() + b"\n")
-                    await writer.drain()
-                    if not following:
-                        break
-                    part = following
-            line = await reader.readline()
-    except TimeoutError:
-        raise NoAnswer(f"no answer in {seconds:g} s") from None
-    except ConnectionError as error:
-        raise SupervisorGone(str(error)) from None
-    finally:
-        writer.close()
-    if not line:
-        raise SupervisorGone("the connection ended without an answer")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+            part = await asyncio.to_thread(file.read, PART_BYTES)
+            last = False
+            while not last:
+                following = await asyncio.to_thread(file.read, PART_BYTES)
+                last = not following
+                writer.write(json.dumps({"part": carried(part), "last": last}).encode() + b"\n")
+                await writer.drain()
+                part = following
+
+        return await answer_to(say, reader, writer, seconds=seconds)
 
 
 def _mac(key: bytes, nonce: str) -> str:

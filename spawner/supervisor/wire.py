@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,25 @@ async def ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: dict[str, Any], *, seconds: float
 ) -> dict[str, Any]:
     """Ask one thing on a connection, and close it. Raise SupervisorGone, or NoAnswer after `seconds`."""
+
+    async def say() -> None:
+        writer.write(json.dumps(request).encode() + b"\n")
+        await writer.drain()
+
+    return await answer_to(say, reader, writer, seconds=seconds)
+
+
+async def answer_to(
+    say: Callable[[], Awaitable[None]],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    *,
+    seconds: float,
+) -> dict[str, Any]:
+    """Say what is to be said on a connection, return the answer, and close it. Raise SupervisorGone, or NoAnswer after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
-            writer.write(json.dumps(request).encode() + b"\n")
-            await writer.drain()
+            await say()
             line = await reader.readline()
     except TimeoutError:
         raise NoAnswer(f"no answer in {seconds:g} s") from None
