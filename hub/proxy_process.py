@@ -12,12 +12,13 @@ import urllib.request
 from pathlib import Path
 
 import hub
-from hub.settings import LOOPBACK, Service
+from hub.settings import LOOPBACK, Service, url_host
 from hub.setup.node import find_node
 from hub.setup.npm_package import proxy_script
 from hub.supervise import die_with_parent
 
 RETRY_SECONDS = 1.0
+EVERY_ADDRESS = ("0.0.0.0", "::")
 IO_ERROR = 74
 log = logging.getLogger(__name__)
 
@@ -81,9 +82,9 @@ def _asked(service: Service) -> bool:
     headers = {"Authorization": f"token {service.proxy_token}"}
     try:
         # Asked before the proxy answers, the hub would wait for it in vain.
-        own = urllib.request.Request(
-            f"http://{LOOPBACK}:{service.ports.proxy_api}/api/routes", headers=headers
-        )
+        bind = service.addresses.bind
+        host = LOOPBACK if bind in EVERY_ADDRESS else url_host(bind)
+        own = urllib.request.Request(f"http://{host}:{service.ports.proxy_api}/api/routes", headers=headers)
         with urllib.request.urlopen(own, timeout=5):
             pass
         ask = urllib.request.Request(service.hub_api_url + "/proxy", method="POST", headers=headers)

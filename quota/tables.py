@@ -6,9 +6,17 @@ from sqlalchemy import Engine, MetaData
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 
+_TABLES_LOCK = 0x6D63_0003  # PostgreSQL's advisory lock of whoever makes tables
+
+
 def create_tables(engine: Engine, metadata: MetaData) -> None:
-    """Make the tables and indexes that are not there yet. Unlike `create_all` nothing is looked at first: another may be faster."""
+    """Make the tables and indexes that are not there yet. Unlike `create_all` nothing is looked at first: another may be faster.
+
+    PostgreSQL refuses one of two that make the same table at the same moment, also with IF NOT EXISTS: there one waits for the other.
+    """
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in table.indexes:

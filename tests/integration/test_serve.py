@@ -146,10 +146,11 @@ def pods(tmp_path_factory: pytest.TempPathFactory, postgresql: str) -> Iterator[
         for pod in ("hub", "proxy", "documents", "control", "control-2"):  # the hub first: it must wait
             pods.start(pod)
         stack.callback(lambda: [p.kill() for p in pods.running.values()])
-        until(lambda: pods.get("/hub/api/", user=None) == 200, f"the hub did not answer: {pods.log('hub')}")
+        until(lambda: pods.get("/hub/api/", user=None) == 200, lambda: pods.log("hub"))
         run_command("user", "add", "ada", "--admin", "--state", str(pods.state("hub")), text="pass phrase\n")
         pods.tokens["ada"] = run_command("token", "ada", "--state", str(pods.state("hub"))).stdout.split()[-1]
-        until(lambda: pods.get(CONTROL) == 200 and pods.get("/services/documents/healthz") == 200)
+        until(lambda: pods.get(CONTROL) == 200, lambda: pods.log("control"))
+        until(lambda: pods.get("/services/documents/healthz") == 200, lambda: pods.log("documents"))
         yield pods
 
 
@@ -271,12 +272,14 @@ def test_an_address_that_nobody_answers_from_is_given_up_in_seconds(pods: Pods) 
         requests.delete(f"{api}/{host}/", headers=headers, timeout=PATIENCE)
 
 
-@pytest.mark.slow
 def test_a_new_proxy_gets_its_routes_back_from_the_hub(pods: Pods) -> None:
+    told = "the hub has added its routes"
+    until(lambda: pods.log("proxy").count(told) == 1)
     assert pods.end("proxy", signal.SIGKILL) == -signal.SIGKILL
     until(lambda: pods.get("/services/documents/healthz") == 0, "the proxy lives on without its parent")
     pods.start("proxy")
     until(lambda: pods.get("/services/documents/healthz") == 200 and pods.get(CONTROL) == 200)
+    until(lambda: pods.log("proxy").count(told) == 2, "the hub was not asked, but looked for itself later")
 
 
 def test_the_one_that_stands_by_answers_through_the_one_that_acts_and_takes_over(pods: Pods) -> None:
@@ -287,10 +290,10 @@ def test_the_one_that_stands_by_answers_through_the_one_that_acts_and_takes_over
     pods.end(first, signal.SIGKILL)
     until(
         lambda: pods.acting() == other and pods.get(CONTROL, at=pods.control_at(other)) == 200,
-        pods.log(other),
+        lambda: pods.log(other),
     )
     pods.start(first)
-    until(lambda: pods.get(CONTROL, at=pods.control_at(first)) == 200, pods.log(first))
+    until(lambda: pods.get(CONTROL, at=pods.control_at(first)) == 200, lambda: pods.log(first))
     assert pods.acting() == other
 
 

@@ -22,11 +22,13 @@ WORK_SECONDS, SLEEP_SECONDS = 0.008, 0.024
 BLOCK = b"".join(b"%d " % (n * n) for n in range(12_000))
 
 
-def until(condition: Callable[[], object], what: str = "the condition never came true") -> None:
-    """Wait until something is true that no event tells."""
+def until(
+    condition: Callable[[], object], what: str | Callable[[], str] = "the condition never came true"
+) -> None:
+    """Wait until something is true that no event tells; `what` says what failed, a callable one as things are by then."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.02)
 
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from pathlib import Path
 
-from sqlalchemy import inspect
+import pytest
+from sqlalchemy import inspect, make_url, text
 
 from quota.sql import Base, create_engine
 from quota.tables import create_tables
 
 
-def test_many_may_make_the_tables_at_once(tmp_path: Path) -> None:
-    url, begin, failed = f"sqlite:///{tmp_path / 'x.sqlite'}", threading.Barrier(8), []
+def new_database(postgresql: str) -> str:
+    name = f"tables_{secrets.token_hex(4)}"
+    engine = create_engine(postgresql)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return make_url(postgresql).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_many_may_make_the_tables_at_once(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    if kind == "sqlite":
+        url = f"sqlite:///{tmp_path / 'x.sqlite'}"
+    else:
+        url = new_database(request.getfixturevalue("postgresql"))
+    begin, failed = threading.Barrier(8), []
 
     def one() -> None:
         engine = create_engine(url, busy_seconds=60)
+        if kind == "postgresql":  # connected before: they begin together
+            engine.connect().close()
         begin.wait()
         try:
             create_tables(engine, Base.metadata)
