@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-
 _TABLES_LOCK = 0x6D63_0003  # PostgreSQL's advisory lock of whoever makes tables
 
 
