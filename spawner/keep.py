@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT = frozenset({"sample_data"})
 CHUNK_BYTES = 1 << 20
+EMPTY = "/content was empty"
 IN_THE_WAY = frozenset({errno.EEXIST, errno.ELOOP, errno.EXDEV, errno.ENOTDIR, errno.EISDIR})
 LEVEL = 1  # of gzip: a person may wait for it
 
@@ -50,7 +51,7 @@ def why_not(content: Path, most_bytes: int) -> str:
         total, files = total + status.st_size, files + 1
         if total > most_bytes:
             return f"/content holds more than the {_size(most_bytes)} that are kept"
-    return "" if files else "/content was empty"
+    return "" if files else EMPTY
 
 
 def pack(place: Path, archive: Path) -> Path:

@@ -238,7 +238,8 @@ class RuntimeHandler(ControlHandler):
     """`runtimes/<id>`"""
 
     def get(self, runtime_id: str) -> None:
-        self.reply(self.model(self.own(runtime_id)))
+        session = self.own(runtime_id)
+        self.reply({**self.model(session), "content": self.control.snapshots.became_of(session)})
 
     async def delete(self, runtime_id: str) -> None:
         session = self.own(runtime_id)

@@ -80,6 +80,12 @@ RUNTIME: Schema = {
             "required": ["code", "message"],
             "properties": {"code": _TEXT, "message": _TEXT},
         },
+        "content": {
+            "description": "What became of an ended runtime's /content, where that was to be kept. Only for a runtime by its id.",
+            "type": ["object", "null"],
+            "required": ["kept", "message"],
+            "properties": {"kept": {"type": "boolean"}, "message": _TEXT},
+        },
     },
 }
 _NEW: Schema = {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from quota.model import Session
 from quota.ports import Ledger
+from spawner import keep
 from spawner.model import LeftBehind
 from storage_mount.beneath import Folder
 from storage_mount.service import DriveService
@@ -60,6 +61,17 @@ class Snapshots:
         for old in mine[KEPT_PER_NOTEBOOK:]:
             folder.remove(f"{FOLDER}/{old.name}")
         return {"kept": True, "name": name, "size_bytes": left.snapshot.stat().st_size}
+
+    def became_of(self, session: Session) -> dict[str, object] | None:
+        """Return what became of an ended runtime's /content, None when nothing was to be kept or it has not been looked at yet.
+
+        `kept` says whether it is in the Drive; if not, `message` says why.
+        """
+        events = self._ledger.events(session.id)
+        note = next((detail for event, detail, _ in reversed(events) if event == "snapshot"), None)
+        if note is None or note.get("message") == keep.EMPTY:
+            return None
+        return {"kept": bool(note["kept"]), "message": str(note.get("message", ""))}
 
     def of(self, user: str) -> list[Snapshot]:
         """Return a user's snapshots, the newest first."""

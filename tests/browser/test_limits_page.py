@@ -23,6 +23,7 @@ quota:
   warn_before: [15s]
   max_runtimes: 1
   extensions: 1
+  snapshot_max: 4KiB
   rules:
     - {users: [grace], idle_limit: 1h, max_lifetime: 1h, warn_before: [3599s]}
     - {users: [mallory], allow: false}
@@ -235,6 +236,21 @@ def test_files_of_content_are_kept_and_offered_again(page: Page, limited: Runnin
     expect(offer).to_contain_text("1 file is back in /content.")
     runtime = limited.api("grace", "GET", f"{CONTROL}/runtimes?file_id={file_id}").json()["items"][0]["id"]
     assert limited.execute("grace", runtime, "print(open('/content/result.txt').read())") == "precious\n"
+
+    # Too much to keep: the next runtime says so, and does not call the older files those of the last one.
+    limited.execute("grace", runtime, "open('/content/result.txt', 'w').write('precious' * 1000)")
+    limited.api("boss", "DELETE", f"{CONTROL}/admin/runtimes/{runtime}", json={"reason": "noon"})
+    until(lambda: limited.api("grace", "GET", f"{CONTROL}/runtimes/{runtime}").json()["content"])
+    page.locator(".mc-line-ended").get_by_role("button", name="Reconnect").click()
+    loss = page.locator(
+        ".mc-line-quiet", has_text="Files of your last runtime were not kept: /content holds more than"
+    )
+    expect(loss).to_be_visible()
+    expect(page.locator(".mc-line-quiet")).to_have_count(2)
+    expect(page.locator(".mc-line-quiet").nth(1)).to_contain_text("Files of an earlier runtime were kept.")
+    page.screenshot(path=shots / "not-kept.png")
+    loss.get_by_role("button", name="Dismiss").click()
+    expect(loss).to_have_count(0)
     limited.api("grace", "PUT", f"{CONTROL}/quota/keep_content", json={"keep": False})
 
 

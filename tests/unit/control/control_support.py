@@ -183,12 +183,13 @@ class FileBackend:
         left = self._folder / f"{runtime_id}.tar.gz"
         said = self._folder / f"{runtime_id}.said"
         executions = tuple(json.loads(said.read_text())) if said.exists() else ()
-        snapshot = left if left.exists() else None
-        return LeftBehind(executions, snapshot) if executions or snapshot else None
+        note = self._folder / f"{runtime_id}.note"
+        snapshot, why_not = left if left.exists() else None, note.read_text() if note.exists() else ""
+        return LeftBehind(executions, snapshot, why_not) if executions or snapshot or why_not else None
 
     async def forget(self, runtime_id: str) -> None:
-        (self._folder / f"{runtime_id}.tar.gz").unlink(missing_ok=True)
-        (self._folder / f"{runtime_id}.said").unlink(missing_ok=True)
+        for kind in ("tar.gz", "said", "note"):
+            (self._folder / f"{runtime_id}.{kind}").unlink(missing_ok=True)
 
     async def restore(self, runtime_id: str, *, snapshot: Path) -> int:
         self.change(runtime_id, restored=snapshot.read_text())
@@ -197,9 +198,11 @@ class FileBackend:
     async def logs(self, runtime_id: str) -> str:
         return ""
 
-    def leave(self, runtime_id: str, content: str) -> None:
-        """Let a runtime leave a snapshot behind; before it ends."""
-        (self._folder / f"{runtime_id}.tar.gz").write_text(content)
+    def leave(self, runtime_id: str, content: str | None = None, *, why_not: str = "") -> None:
+        """Let a runtime leave a snapshot behind, or the reason why there is none; before it ends."""
+        if content is not None:
+            (self._folder / f"{runtime_id}.tar.gz").write_text(content)
+        (self._folder / f"{runtime_id}.note").write_text(why_not)
 
     def say(self, runtime_id: str, executions: list[dict[str, Any]]) -> None:
         """Let a runtime leave its executions behind; before it ends."""

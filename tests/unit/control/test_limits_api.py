@@ -243,6 +243,30 @@ async def test_content_is_kept_for_who_wants_it_and_offered_to_the_next_runtime(
     assert here.backend.carried(following)["restored"] == "the files"
 
 
+@pytest.mark.parametrize(
+    ("content", "why_not", "told"),
+    [
+        ("the files", "", {"kept": True, "message": ""}),
+        (None, "/content holds more than the 1 GiB that are kept", {"kept": False}),
+        (None, "/content was empty", None),  # nothing is missing
+    ],
+)
+async def test_an_ended_runtime_says_what_became_of_its_content(
+    here: World, content: str | None, why_not: str, told: dict[str, object] | None
+) -> None:
+    await here.call("ada", "PUT", "quota/keep_content", {"keep": True})
+    runtime = (await here.ready())["id"]
+    assert (await here.call("ada", "GET", f"runtimes/{runtime}"))[1]["content"] is None
+    here.backend.leave(runtime, content, why_not=why_not)
+    await here.call("ada", "DELETE", f"runtimes/{runtime}")
+    async with asyncio.timeout(PATIENCE):
+        while not any(e == "snapshot" for e, _, _ in here.control.sessions.ledger.events(runtime)):
+            await asyncio.sleep(0.02)
+    found = (await here.call("ada", "GET", f"runtimes/{runtime}"))[1]["content"]
+    assert found == ({"message": why_not, **told} if told is not None else None)
+    assert (await here.call("bob", "GET", f"runtimes/{runtime}"))[0] == 404
+
+
 async def test_announcements_are_not_repeated_by_the_next_instance(tmp_path: Path) -> None:
     quota = {"idle_limit": "1h", "warn_before": ["3599s"], "max_lifetime": "12h"}
     async with world(tmp_path / "state", quota=quota) as here:

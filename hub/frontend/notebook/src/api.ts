@@ -73,6 +73,8 @@ export interface IRuntimeModel {
   end?: IEnd | null;
   limits?: { max_lifetime_seconds: number; idle_limit_seconds: number };
   extension?: { left: number; by_seconds: number };
+  /** What became of an ended runtime's /content; only where a runtime was asked for by its id. */
+  content?: { kept: boolean; message: string } | null;
 }
 
 /** A person's limits and what is left of their budgets, as far as this page uses it. */

@@ -10,7 +10,7 @@ import { Acts, gapFor, IPress, isCommand, isEdit } from './acts';
 import { connectOrExplain, viewUsage } from './dialog';
 import { IWarning, secondsLeft, told, warned } from './notices';
 import { IAction, ILine, Strip } from './strip';
-import { announcement, clock, span, stopped, when } from './words';
+import { announcement, clock, lost, span, stopped, when } from './words';
 
 const FLUSH_SECONDS = 60;
 const EXPLAINED_MILLISECONDS = 12 * 3_600_000;
@@ -18,6 +18,7 @@ const SAID_MILLISECONDS = 8_000;
 const WAIT_MILLISECONDS = 1_500; // a wait that is shorter is not told
 const OWN_WILL = new Set(['user_deleted', 'unassigned']);
 const DISMISSED = 'minicolab:dismissed-snapshot';
+const DISMISSED_LOSS = 'minicolab:dismissed-loss';
 
 class LimitsView {
   constructor(
@@ -84,6 +85,7 @@ class LimitsView {
       this._show(null);
       this._acts.forget();
       this._remove('restore');
+      this._remove('lost');
     }
     if (state === 'lost') {
       this._flush();
@@ -255,9 +257,22 @@ class LimitsView {
   }
 
   private async _offerRestore(id: string): Promise<void> {
-    const { items } = await control<{ items: ISnapshot[] }>('snapshots').catch(() => ({ items: [] as ISnapshot[] }));
+    const [{ items }, last] = await Promise.all([
+      control<{ items: ISnapshot[] }>('snapshots').catch(() => ({ items: [] as ISnapshot[] })),
+      this._before(id).catch(() => null)
+    ]);
     const mine = items.filter(item => item.file_id === page.file?.id).sort((a, b) => b.created.localeCompare(a.created))[0];
-    if (!mine || mine.id === window.localStorage.getItem(DISMISSED) || this._runtime.model?.id !== id) {
+    if (this._runtime.model?.id !== id) {
+      return;
+    }
+    if (last?.content?.kept === false && last.id !== window.localStorage.getItem(DISMISSED_LOSS)) {
+      const read = () => {
+        window.localStorage.setItem(DISMISSED_LOSS, last.id);
+        this._remove('lost');
+      };
+      this._put({ key: 'lost', tone: 'quiet', words: [lost(last.content.message)], actions: [{ label: 'Dismiss', run: read }] });
+    }
+    if (!mine || mine.id === window.localStorage.getItem(DISMISSED)) {
       return;
     }
     const dismiss = () => {
@@ -267,13 +282,20 @@ class LimitsView {
     this._put({
       key: 'restore',
       tone: 'quiet',
-      words: ['Files of your last runtime were kept.'],
+      words: [mine.id === last?.id ? 'Files of your last runtime were kept.' : 'Files of an earlier runtime were kept.'],
       title: `${size(mine.size_bytes)}, ${when(mine.created, new Date())}`,
       actions: [
         { label: 'Restore', main: true, run: () => this._restore(id, mine.id) },
         { label: 'Dismiss', run: dismiss }
       ]
     });
+  }
+
+  /** Return the notebook's runtime before this one, with what became of its files. */
+  private async _before(id: string): Promise<IRuntimeModel | null> {
+    const { items } = await control<{ items: IRuntimeModel[] }>(`runtimes?file_id=${encodeURIComponent(page.file?.id ?? '')}&all=true&limit=2`);
+    const before = items.find(item => item.id !== id && item.ended);
+    return before ? control<IRuntimeModel>(`runtimes/${before.id}`) : null;
   }
 
   private async _restore(id: string, snapshot: string): Promise<void> {

@@ -57,6 +57,12 @@ export function announcement(kind: EndKind, maxLifetimeSeconds: number): [string
   }
 }
 
+/** Return why the files of the last runtime are not there any more. */
+export function lost(why: string): string {
+  const sentence = /[.!?]$/.test(why) ? why : `${why}.`;
+  return `Files of your last runtime were not kept: ${sentence}`;
+}
+
 /** Return `Stopped at 14:02: idle for 90 minutes (limit 90 minutes).` */
 export function stopped(endedIso: string | null, message: string, now: Date, locale?: string): string {
   const said = message.trim() || 'The runtime has ended.';
