@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from control_support import FileBackend
+from file_backend import FileBackend
 
 from hub.control.__main__ import main
 

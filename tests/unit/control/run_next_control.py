@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
-from control_support import FileBackend
+from file_backend import FileBackend
 
 from hub.control.__main__ import main
 from quota import migrations

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from unit.control.control_support import World, world
+from control_support import World, world
 
 from hub.control.limit_pages import length
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.control.control_support import World, world
+from control_support import World, world
 
 from quota.metering import recomputed
 from support.patience import PATIENCE

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_support import FileBackend, World, world
+from control_support import World, world
+from file_backend import FileBackend
 from sqlalchemy import Engine, event, insert, select
 from test_recovery import control_process
 

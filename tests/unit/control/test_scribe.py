@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_support import CONTROL_TOKEN, World, make_service
+from control_support import World, make_service
+from fake_hub import CONTROL_TOKEN
 from tornado import web
 from tornado.httpserver import HTTPServer
 
