@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.harness import storage
 from cluster.harness.cluster import Cluster
+from cluster.harness.errors import ClusterError
 from cluster.harness.pods import restricted_pod
 from spawner.container.spec import DRIVES as INSIDE
 from spawner.kubernetes.volumes import DriveVolume, drive_volume
@@ -146,6 +147,14 @@ class DriveNode:
     def run(self, pod: str, script: str) -> str:
         """Run a shell script in a pod; return what it prints. Raise ClusterError when it fails."""
         return self.cluster.kubectl("-n", self.namespace, "exec", pod, "--", "sh", "-ec", script)
+
+    def succeeds(self, pod: str, script: str) -> bool:
+        """Whether a script that is run in a pod ends well."""
+        try:
+            self.run(pod, script)
+        except ClusterError:
+            return False
+        return True
 
     def sees(self, pod: str, name: str, owner: str) -> bool:
         """Whether the pod can read the owner's file under the name, now."""
