@@ -122,6 +122,8 @@ async def lose_a_node(bench: Bench, kept: Keeper, name: str) -> None:
     await until_async(
         lambda: bench.names("pods") == {stranger_name}, "lost pods outlived their node's return"
     )
+    # The backend hears of it by its watch, a moment after the cluster's own list.
+    await until_async(lambda: not bench.backend._pods.of(with_chip), "the mirror keeps a pod that is gone")
     assert not await bench.backend.gates.holds_accelerator(with_chip)
     assert pod_of(bench, stranger_name)["metadata"]["uid"] == left["metadata"]["uid"]
 
