@@ -57,7 +57,10 @@ class HostProxy(ConfigurableHTTPProxy):
                 raise
 
     async def get_all_routes(self) -> dict[str, Any]:
-        """Return JupyterHub's routes. A route that lacks one of its hosts is left out, so that the hub adds it again.
+        """Return JupyterHub's routes.
+
+        A hub that was killed while it added, moved or deleted a route leaves it whole on some of its hosts only. Such a route is told
+        with no target: the hub then adds it again, or deletes what is left of it when nobody needs it any more.
 
         The proxy's `last_activity` is not passed on: it counts pings of a forgotten tab as use.
         """
@@ -69,10 +72,14 @@ class HostProxy(ConfigurableHTTPProxy):
                 found.setdefault(data["routespec"], {})[path] = data
         routes: dict[str, Any] = {}
         for routespec, paths in found.items():
-            if {unquote(path) for path in self.chp_paths(routespec)} <= set(paths):
-                first = next(iter(paths.values()))
-                kept = {k: v for k, v in first.items() if k not in ("target", "last_activity", "routespec")}
-                routes[routespec] = {"routespec": routespec, "target": first["target"], "data": kept}
+            first = next(iter(paths.values()))
+            targets = {data["target"] for data in paths.values()}
+            whole = {unquote(path) for path in self.chp_paths(routespec)} <= set(paths) and len(targets) == 1
+            routes[routespec] = {
+                "routespec": routespec,
+                "target": first["target"] if whole else "",
+                "data": {k: v for k, v in first.items() if k not in ("target", "last_activity", "routespec")},
+            }
         return routes
 
 
