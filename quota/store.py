@@ -29,7 +29,7 @@ BUSY_TIMEOUT_SECONDS = 5.0
 UPGRADE_PATIENCE_SECONDS = 60.0  # another process may be carrying out the same upgrade
 IMPATIENT_SECONDS = 2.0  # after a lock was waited for in vain, nobody else waits for it for so long
 COPIES_KEPT = 3
-_UPGRADE_LOCK = 0x6D63_0001  # PostgreSQL's advisory lock of whoever upgrades
+_SCHEMA_LOCK = 0x6D63_0001  # PostgreSQL's advisory lock of whoever makes or changes tables
 
 
 class StoreError(Exception):
@@ -181,13 +181,18 @@ def _check_whole(connection: Connection) -> None:
         raise StoreDamaged(_damaged(connection.engine, str(said)))
 
 
+def hold_schema(connection: Connection) -> None:
+    """Wait until no other process makes or changes tables in this PostgreSQL database; none does until this transaction is over."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+
+
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
     """A transaction that no other process's upgrade can run beside."""
     if engine.dialect.name != "sqlite":
         with engine.begin() as connection:
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
+            hold_schema(connection)
             yield connection
         return
     # Python's own driver begins a transaction too late for DDL; here BEGIN and COMMIT are ours.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-_TABLES_LOCK = 0x6D63_0003  # PostgreSQL's advisory lock of whoever makes tables
+from quota.store import hold_schema
 
 
 def create_tables(engine: Engine, metadata: MetaData) -> None:
@@ -15,7 +15,7 @@ def create_tables(engine: Engine, metadata: MetaData) -> None:
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
+            hold_schema(connection)
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in table.indexes:

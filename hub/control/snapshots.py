@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from quota.model import Session
+from quota.model import LIVE, Session
 from quota.ports import Ledger
 from spawner import keep
 from spawner.model import LeftBehind
@@ -67,6 +67,8 @@ class Snapshots:
 
         `kept` says whether it is in the Drive; if not, `message` says why.
         """
+        if session.state in LIVE:
+            return None
         events = self._ledger.events(session.id)
         note = next((detail for event, detail, _ in reversed(events) if event == "snapshot"), None)
         if note is None or note.get("message") == keep.EMPTY:

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 
 from hub.installation import free_port
 from support.patience import PATIENCE, Stopwatch, until
+from support.postgresql import new_database
 from support.service import BIN, run_command
 
 # Every process listens on an address of its own: one that looked for another on plain loopback would not find it.
@@ -125,16 +126,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory, postgresql: str) -> Iterator[
     folder = tmp_path_factory.mktemp("pods")
     for name in ("secrets", "volume"):
         (folder / name).mkdir()
-    databases = {}
-    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for name in ("hub", "documents", "control"):
-            database = f"serve_{name}_{secrets.token_hex(4)}"
-            connection.execute(text(f"CREATE DATABASE {database}"))
-            databases[name] = (
-                make_url(postgresql).set(database=database).render_as_string(hide_password=False)
-            )
-    engine.dispose()
+    databases = {name: new_database(postgresql, f"serve_{name}") for name in ("hub", "documents", "control")}
     taken: set[int] = set()
     ports = {}
     for name in ("public", "proxy_api", "hub", "documents", "control"):

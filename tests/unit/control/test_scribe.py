@@ -20,10 +20,11 @@ from hub.control.scribe import FOLDER, MAX_RUNS, Notes, Scribe
 from hub.installation import free_port
 from hub.settings import Service
 from quota.clock import SystemClock
-from quota.model import Session, State
+from quota.model import Session
 from quota.ticket import runtime_key, verify
 from spawner.model import Endpoint, Observed
 from support.patience import PATIENCE, until_async
+from tests.unit.quota.session_support import a_session
 
 RUNTIME = "r-aaaaaaaaaaaa"
 
@@ -41,28 +42,8 @@ def execution(run: str, text: str, *, version: int = 1, state: str = "running") 
 
 
 def session(runtime_id: str = RUNTIME) -> Session:
-    from datetime import UTC, datetime
-
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    return Session(
-        id=runtime_id,
-        user="ada",
-        file_id="nb-ada",
-        file_name="nb-ada.ipynb",
-        state=State.READY,
-        phase="ready",
-        phase_message="",
-        accelerator="NONE",
-        shape="STANDARD",
-        backend="fake",
-        device=None,
-        created=now,
-        ready=now,
-        last_activity=None,
-        ended=None,
-        reason=None,
-        max_lifetime_seconds=1,
-        idle_limit_seconds=1,
+    return a_session(
+        id=runtime_id, file_id="nb-ada", file_name="nb-ada.ipynb", backend="fake", last_activity=None
     )
 
 

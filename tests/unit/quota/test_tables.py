@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, make_url, text
+from sqlalchemy import inspect
 
 from quota.sql import Base, create_engine
 from quota.tables import create_tables
-
-
-def new_database(postgresql: str) -> str:
-    name = f"tables_{secrets.token_hex(4)}"
-    engine = create_engine(postgresql)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return make_url(postgresql).set(database=name).render_as_string(hide_password=False)
+from support.postgresql import new_database
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -27,7 +18,7 @@ def test_many_may_make_the_tables_at_once(tmp_path: Path, kind: str, request: py
     if kind == "sqlite":
         url = f"sqlite:///{tmp_path / 'x.sqlite'}"
     else:
-        url = new_database(request.getfixturevalue("postgresql"))
+        url = new_database(request.getfixturevalue("postgresql"), "tables")
     begin, failed = threading.Barrier(8), []
 
     def one() -> None:

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Acts, gapFor, IPress, isCommand, isEdit, ITime } from '../src/limits/acts.js';
 import { ILimited, secondsLeft, told, warned } from '../src/limits/notices.js';
 import { explain } from '../src/limits/refusal.js';
-import { announcement, clock, hours, left, span, lost, stopped, when } from '../src/limits/words.js';
+import { announcement, clock, hours, left, notKept, span, stopped, when } from '../src/limits/words.js';
 
 const MODEL: ILimited = {
   id: 'r-1',
@@ -43,8 +43,8 @@ test('the end is told with its time and its reason', () => {
   const at = new Date(2026, 10, 27, 14, 2).toISOString();
   assert.equal(stopped(at, 'Idle for 90 minutes (limit 90 minutes).', now, 'en-GB'), 'Stopped at 14:02: idle for 90 minutes (limit 90 minutes).');
   assert.equal(stopped(at, 'GPU gone.', now, 'en-GB'), 'Stopped at 14:02: GPU gone.');
-  assert.equal(lost('/content holds more than the 1 GiB that are kept'), 'Files of your last runtime were not kept: /content holds more than the 1 GiB that are kept.');
-  assert.equal(lost('Out of space.'), 'Files of your last runtime were not kept: Out of space.');
+  assert.equal(notKept('/content holds more than the 1 GiB that are kept'), 'Files of your last runtime were not kept: /content holds more than the 1 GiB that are kept.');
+  assert.equal(notKept('Out of space.'), 'Files of your last runtime were not kept: Out of space.');
   assert.equal(stopped(at, '', now, 'en-GB'), 'Stopped at 14:02: the runtime has ended.');
 });
 

@@ -10,7 +10,7 @@ import { Acts, gapFor, IPress, isCommand, isEdit } from './acts';
 import { connectOrExplain, viewUsage } from './dialog';
 import { IWarning, secondsLeft, told, warned } from './notices';
 import { IAction, ILine, Strip } from './strip';
-import { announcement, clock, lost, span, stopped, when } from './words';
+import { announcement, clock, notKept, span, stopped, when } from './words';
 
 const FLUSH_SECONDS = 60;
 const EXPLAINED_MILLISECONDS = 12 * 3_600_000;
@@ -85,7 +85,7 @@ class LimitsView {
       this._show(null);
       this._acts.forget();
       this._remove('restore');
-      this._remove('lost');
+      this._remove('not-kept');
     }
     if (state === 'lost') {
       this._flush();
@@ -129,7 +129,7 @@ class LimitsView {
       this._show(told(this._warning, this._runtime.model, this._warnBefore, performance.now()));
     }
     if (isNew && model) {
-      await this._offerRestore(model.id);
+      await this._tellFiles(model.id, quota?.keep_content ?? false);
     }
   }
 
@@ -256,39 +256,40 @@ class LimitsView {
     });
   }
 
-  private async _offerRestore(id: string): Promise<void> {
-    const [{ items }, last] = await Promise.all([
-      control<{ items: ISnapshot[] }>('snapshots').catch(() => ({ items: [] as ISnapshot[] })),
-      this._before(id).catch(() => null)
-    ]);
+  /** Say what became of the files of the notebook's runtimes before this one. Who keeps none and has none is told nothing. */
+  private async _tellFiles(id: string, keeps: boolean): Promise<void> {
+    const { items } = await control<{ items: ISnapshot[] }>('snapshots').catch(() => ({ items: [] as ISnapshot[] }));
     const mine = items.filter(item => item.file_id === page.file?.id).sort((a, b) => b.created.localeCompare(a.created))[0];
+    const before = keeps || mine ? await this._before(id).catch(() => null) : null;
     if (this._runtime.model?.id !== id) {
       return;
     }
-    if (last?.content?.kept === false && last.id !== window.localStorage.getItem(DISMISSED_LOSS)) {
-      const read = () => {
-        window.localStorage.setItem(DISMISSED_LOSS, last.id);
-        this._remove('lost');
-      };
-      this._put({ key: 'lost', tone: 'quiet', words: [lost(last.content.message)], actions: [{ label: 'Dismiss', run: read }] });
+    if (before?.content?.kept === false && before.id !== window.localStorage.getItem(DISMISSED_LOSS)) {
+      this._put({
+        key: 'not-kept',
+        tone: 'quiet',
+        words: [notKept(before.content.message)],
+        actions: [this._dismiss('not-kept', DISMISSED_LOSS, before.id)]
+      });
     }
-    if (!mine || mine.id === window.localStorage.getItem(DISMISSED)) {
-      return;
+    if (mine && mine.id !== window.localStorage.getItem(DISMISSED)) {
+      this._put({
+        key: 'restore',
+        tone: 'quiet',
+        words: [mine.id === before?.id ? 'Files of your last runtime were kept.' : 'Files of an earlier runtime were kept.'],
+        title: `${size(mine.size_bytes)}, ${when(mine.created, new Date())}`,
+        actions: [{ label: 'Restore', main: true, run: () => this._restore(id, mine.id) }, this._dismiss('restore', DISMISSED, mine.id)]
+      });
     }
-    const dismiss = () => {
-      window.localStorage.setItem(DISMISSED, mine.id);
-      this._remove('restore');
+  }
+
+  /** Return the button that takes a line about a runtime away for good. */
+  private _dismiss(key: string, stored: string, runtime: string): IAction {
+    const run = () => {
+      window.localStorage.setItem(stored, runtime);
+      this._remove(key);
     };
-    this._put({
-      key: 'restore',
-      tone: 'quiet',
-      words: [mine.id === last?.id ? 'Files of your last runtime were kept.' : 'Files of an earlier runtime were kept.'],
-      title: `${size(mine.size_bytes)}, ${when(mine.created, new Date())}`,
-      actions: [
-        { label: 'Restore', main: true, run: () => this._restore(id, mine.id) },
-        { label: 'Dismiss', run: dismiss }
-      ]
-    });
+    return { label: 'Dismiss', run };
   }
 
   /** Return the notebook's runtime before this one, with what became of its files. */

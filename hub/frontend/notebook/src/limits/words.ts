@@ -58,9 +58,8 @@ export function announcement(kind: EndKind, maxLifetimeSeconds: number): [string
 }
 
 /** Return why the files of the last runtime are not there any more. */
-export function lost(why: string): string {
-  const sentence = /[.!?]$/.test(why) ? why : `${why}.`;
-  return `Files of your last runtime were not kept: ${sentence}`;
+export function notKept(why: string): string {
+  return `Files of your last runtime were not kept: ${/[.!?]$/.test(why) ? why : `${why}.`}`;
 }
 
 /** Return `Stopped at 14:02: idle for 90 minutes (limit 90 minutes).` */
