@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from quota.model import (
-    Limits,
-    Moment,
-    Session,
-    State,
-)
+from quota.model import Limits, Moment, Session, State
 from quota.service import new_runtime_id
 
 LIMITS = Limits(
