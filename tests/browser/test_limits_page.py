@@ -140,6 +140,34 @@ def test_who_comes_after_the_end_reads_why(hasty: Page, limited: Running) -> Non
     expect(hasty.locator(".mc-line-ended")).to_contain_text("idle for 20 seconds")
 
 
+@pytest.mark.parametrize("hours", [13, pytest.param(-13, marks=pytest.mark.slow)])
+def test_a_computer_whose_clock_is_wrong_is_told_and_nothing_else_goes_wrong(
+    hasty: Page, limited: Running, shots: Path, hours: int
+) -> None:
+    hasty.add_init_script(
+        f"""const Right = Date, off = {hours} * 3600e3;
+        window.Date = class extends Right {{
+            constructor(...given) {{ given.length ? super(...given) : super(Right.now() + off); }}
+            static now() {{ return Right.now() + off; }}
+        }};"""
+    )
+    renewed: list[str] = []
+    hasty.on("request", lambda r: renewed.append(r.url) if r.url.endswith("/token") else None)
+    file_id = open_notebook(hasty, limited, "ada")
+    told = hasty.locator(".mc-line-quiet", has_text="This computer's clock is 1")
+    expect(told).to_contain_text(f"{'ahead of' if hours > 0 else 'behind'} the service's")
+    connect(hasty)
+    hasty.screenshot(path=shots / f"clock-{hours}.png")
+    told.get_by_role("button", name="Dismiss").click()
+    expect(hasty.locator(".mc-line-ended")).to_contain_text("idle for 20 seconds")
+    expect(told).to_have_count(0)
+    assert len(renewed) < 5, (
+        "the ticket was renewed again and again"
+    )  # at the start, and when its runtime has gone
+    hasty.goto(f"{limited.app}/d/{file_id}")
+    expect(hasty.locator(".mc-line-ended")).to_contain_text("idle for 20 seconds")
+
+
 def test_a_refusal_says_its_numbers_and_what_to_do(page: Page, limited: Running, shots: Path) -> None:
     open_notebook(page, limited)
     connect(page)

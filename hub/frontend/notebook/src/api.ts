@@ -1,4 +1,5 @@
 // One way to call documents and control: JSON, cookie of the same origin, errors with a sentence.
+import { heard } from './clock';
 import { IEnd } from './limits/notices';
 import { page } from './page';
 
@@ -30,6 +31,7 @@ async function request<T>(url: string, method: string, body?: Json, headers?: Re
   } catch {
     throw new ApiError(0, 'offline', 'The service can not be reached. Check the connection and try again.');
   }
+  heard(reply.headers.get('Date'));
   const text = await reply.text();
   let data: unknown = null;
   try {

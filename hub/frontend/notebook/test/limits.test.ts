@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Acts, gapFor, IPress, isCommand, isEdit, ITime } from '../src/limits/acts.js';
 import { ILimited, secondsLeft, told, warned } from '../src/limits/notices.js';
 import { explain } from '../src/limits/refusal.js';
-import { announcement, clock, hours, left, notKept, span, stopped, when } from '../src/limits/words.js';
+import { announcement, clock, hours, left, notKept, skewed, span, stopped, when } from '../src/limits/words.js';
 
 const MODEL: ILimited = {
   id: 'r-1',
@@ -44,6 +44,8 @@ test('the end is told with its time and its reason', () => {
   assert.equal(stopped(at, 'Idle for 90 minutes (limit 90 minutes).', now, 'en-GB'), 'Stopped at 14:02: idle for 90 minutes (limit 90 minutes).');
   assert.equal(stopped(at, 'GPU gone.', now, 'en-GB'), 'Stopped at 14:02: GPU gone.');
   assert.equal(notKept('/content holds more than the 1 GiB that are kept'), 'Files of your last runtime were not kept: /content holds more than the 1 GiB that are kept.');
+  assert.equal(skewed(13 * 3_600_000), "This computer's clock is 13 h ahead of the service's. Times on this page are the service's.");
+  assert.equal(skewed(-90_000), "This computer's clock is 1 min behind the service's. Times on this page are the service's.");
   assert.equal(notKept('Out of space.'), 'Files of your last runtime were not kept: Out of space.');
   assert.equal(stopped(at, '', now, 'en-GB'), 'Stopped at 14:02: the runtime has ended.');
 });

@@ -1,6 +1,7 @@
 // Why no runtime could be had, with the next best thing to do.
 import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { ApiError } from '../api';
+import { now } from '../clock';
 import { page } from '../page';
 import { GIVEN_UP, IRuntime } from '../runtime/model';
 import { body, element } from '../ui/dialogs';
@@ -41,7 +42,7 @@ async function show(error: Error, runtime: IRuntime): Promise<void> {
     return;
   }
   const refusal = { ...error.details, code: error.code, message: error.message } as IRefusal;
-  const words = explain(refusal, new Date());
+  const words = explain(refusal, now());
   const parts = [element('p', words.sentence)];
   if (words.facts.length) {
     const list = element('dl', '', 'mc-facts');

@@ -3,6 +3,7 @@ import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application'
 import { showErrorMessage } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { control, IQuota, IRuntimeModel, ISnapshot } from '../api';
+import { ahead, now } from '../clock';
 import { page } from '../page';
 import { IRuntime } from '../runtime/model';
 import { size, waits } from '../runtime/state';
@@ -10,7 +11,7 @@ import { Acts, gapFor, IPress, isCommand, isEdit } from './acts';
 import { connectOrExplain, viewUsage } from './dialog';
 import { IWarning, secondsLeft, told, warned } from './notices';
 import { IAction, ILine, Strip } from './strip';
-import { announcement, clock, notKept, span, stopped, when } from './words';
+import { announcement, clock, notKept, skewed, span, stopped, when } from './words';
 
 const FLUSH_SECONDS = 60;
 const EXPLAINED_MILLISECONDS = 12 * 3_600_000;
@@ -66,8 +67,9 @@ class LimitsView {
       return;
     }
     const { items } = await control<{ items: IRuntimeModel[] }>(`runtimes?file_id=${encodeURIComponent(page.file.id)}&all=true&limit=1`);
+    this._tellClock();
     const last = items[0];
-    const recent = last?.ended && Date.now() - new Date(last.ended).getTime() < EXPLAINED_MILLISECONDS;
+    const recent = last?.ended && now().getTime() - new Date(last.ended).getTime() < EXPLAINED_MILLISECONDS;
     if (recent && last.state === 'ended' && !OWN_WILL.has(last.reason?.code ?? '') && this._runtime.state === 'disconnected') {
       this._ended(last);
     }
@@ -124,6 +126,7 @@ class LimitsView {
   private async _connected(): Promise<void> {
     const { model, isNew } = this._runtime;
     const quota = await control<IQuota>('quota').catch(() => null);
+    this._tellClock();
     this._warnBefore = quota?.limits.warn_before_seconds ?? [];
     if (model && this._runtime.model) {
       this._show(told(this._warning, this._runtime.model, this._warnBefore, performance.now()));
@@ -209,6 +212,19 @@ class LimitsView {
     }
   }
 
+  /** Say that this computer's clock is wrong: what is said of times here is not what it shows. */
+  private _tellClock(): void {
+    if (!ahead()) {
+      this._remove('clock');
+    } else if (!this._clockRead) {
+      const read = () => {
+        this._clockRead = true;
+        this._remove('clock');
+      };
+      this._put({ key: 'clock', tone: 'quiet', words: [skewed(ahead())], actions: [{ label: 'Dismiss', run: read }] });
+    }
+  }
+
   // -- what a person does --------------------------------------------------------------------------------------
 
   /** Tell control that a person is there. `asked`: by the button, so a failure is told. */
@@ -249,7 +265,7 @@ class LimitsView {
     this._put({
       key: 'ended',
       tone: 'ended',
-      words: [stopped(model?.ended ?? null, model?.reason?.message ?? this._runtime.reason, new Date())],
+      words: [stopped(model?.ended ?? null, model?.reason?.message ?? this._runtime.reason, now())],
       title: model?.reason?.code ?? '',
       actions: [{ label: 'Reconnect', main: true, run: () => connectOrExplain(this._runtime) }],
       close: () => this._remove('ended')
@@ -277,7 +293,7 @@ class LimitsView {
         key: 'restore',
         tone: 'quiet',
         words: [mine.id === before?.id ? 'Files of your last runtime were kept.' : 'Files of an earlier runtime were kept.'],
-        title: `${size(mine.size_bytes)}, ${when(mine.created, new Date())}`,
+        title: `${size(mine.size_bytes)}, ${when(mine.created, now())}`,
         actions: [{ label: 'Restore', main: true, run: () => this._restore(id, mine.id) }, this._dismiss('restore', DISMISSED, mine.id)]
       });
     }
@@ -328,6 +344,7 @@ class LimitsView {
   private _ticking = 0;
   private _waiting = 0;
   private _flushed = false;
+  private _clockRead = false;
   private _last = 'disconnected';
 }
 

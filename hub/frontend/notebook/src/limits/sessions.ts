@@ -1,6 +1,7 @@
 // Manage sessions: what runs, until when, and why the last ones ended.
 import { Dialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { control, IResources, IRuntimeModel } from '../api';
+import { now } from '../clock';
 import { IRuntime } from '../runtime/model';
 import { ago, size } from '../runtime/state';
 import { body, element } from '../ui/dialogs';
@@ -10,7 +11,7 @@ const ENDED_SHOWN = 5;
 const STATES: Record<string, string> = { queued: 'Waiting', starting: 'Starting', ready: 'Connected', stopping: 'Ending' };
 
 function until(iso: string | null, words: string): string[] {
-  return iso ? [`${words} ${left((new Date(iso).getTime() - Date.now()) / 1000)}`] : [];
+  return iso ? [`${words} ${left((new Date(iso).getTime() - now().getTime()) / 1000)}`] : [];
 }
 
 function named(item: IRuntimeModel): HTMLElement {
@@ -24,7 +25,7 @@ function named(item: IRuntimeModel): HTMLElement {
 function facts(item: IRuntimeModel): HTMLElement[] {
   const hardware = item.accelerator === 'NONE' ? 'CPU' : `${item.accelerator} GPU`;
   return [
-    element('div', [STATES[item.state] ?? item.state, hardware, `last used ${ago(item.last_activity, Date.now())}`].join(' · '), 'mc-soft'),
+    element('div', [STATES[item.state] ?? item.state, hardware, `last used ${ago(item.last_activity, now().getTime())}`].join(' · '), 'mc-soft'),
     element('div', [...until(item.idle_deadline, 'Reset if idle in'), ...until(item.deadline, 'longest life ends in')].join(' · '), 'mc-soft')
   ];
 }
@@ -51,7 +52,7 @@ export async function manageSessions(runtime: IRuntime): Promise<void> {
     for (const item of ended) {
       const line = element('div', '', 'mc-session mc-past');
       const words = element('div');
-      const why = element('div', stopped(item.ended, item.reason?.message ?? '', new Date()), 'mc-soft');
+      const why = element('div', stopped(item.ended, item.reason?.message ?? '', now()), 'mc-soft');
       why.title = item.reason?.code ?? '';
       words.append(named(item), why);
       line.append(words);

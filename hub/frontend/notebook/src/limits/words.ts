@@ -57,6 +57,11 @@ export function announcement(kind: EndKind, maxLifetimeSeconds: number): [string
   }
 }
 
+/** Return what is said when this computer's clock is `ahead` milliseconds ahead of the service's, or behind it. */
+export function skewed(ahead: number): string {
+  return `This computer's clock is ${left(Math.abs(ahead) / 1000)} ${ahead > 0 ? 'ahead of' : 'behind'} the service's. Times on this page are the service's.`;
+}
+
 /** Return why the files of the last runtime are not there any more. */
 export function notKept(why: string): string {
   return `Files of your last runtime were not kept: ${/[.!?]$/.test(why) ? why : `${why}.`}`;

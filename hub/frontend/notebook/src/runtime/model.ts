@@ -3,6 +3,7 @@ import { ServerConnection } from '@jupyterlab/services';
 import { Token } from '@lumino/coreutils';
 import { ISignal, Signal } from '@lumino/signaling';
 import { ApiError, control, IRuntimeModel, ITicket } from '../api';
+import { now } from '../clock';
 import { page } from '../page';
 import { ConnectionState, renewAfter } from './state';
 
@@ -233,7 +234,7 @@ export class Runtime implements IRuntime {
     this._ticket = await control<ITicket>(`runtimes/${id}/token`, 'POST', {});
     this._last = this._ticket.browser_url;
     window.clearTimeout(this._renewal);
-    this._renewal = window.setTimeout(() => void this._renewOrRetry(id), renewAfter(this._ticket.expires_at, Date.now()));
+    this._renewal = window.setTimeout(() => void this._renewOrRetry(id), renewAfter(this._ticket.expires_at, now().getTime()));
   }
 
   private async _renewOrRetry(id: string): Promise<void> {

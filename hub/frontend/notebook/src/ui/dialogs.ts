@@ -2,6 +2,7 @@
 import { Dialog, showDialog } from '@jupyterlab/apputils';
 import { Widget } from '@lumino/widgets';
 import { control, IResources } from '../api';
+import { now } from '../clock';
 import { when } from '../limits/words';
 import { IRuntime } from '../runtime/model';
 import { size } from '../runtime/state';
@@ -92,10 +93,10 @@ export async function viewResources(runtime: IRuntime): Promise<void> {
     line('Disk', `${size(r.disk.used_bytes)} used, ${size(r.disk.free_bytes)} free`);
     line('Accelerator', runtime.model.accelerator === 'NONE' ? 'CPU' : runtime.model.accelerator);
     if (runtime.model.deadline) {
-      line('Ends at the latest', when(runtime.model.deadline, new Date()));
+      line('Ends at the latest', when(runtime.model.deadline, now()));
     }
     if (runtime.model.idle_deadline) {
-      line('Is reset when idle until', when(runtime.model.idle_deadline, new Date()));
+      line('Is reset when idle until', when(runtime.model.idle_deadline, now()));
     }
     line('Runtime', runtime.model.id);
   } else {
